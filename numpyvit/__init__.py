@@ -1,0 +1,1 @@
+"""numpyvit: the Vision Transformer, from reverse-mode autograd to attention maps, in plain NumPy."""

@@ -1,0 +1,103 @@
+"""The ops, lifted to Tensors: one line an op, and the few that are made of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy.random
+
+from numpyvit import ops
+from numpyvit.tensor import Tensor, differentiable
+
+TensorOp = Callable[..., Tensor]
+
+add: TensorOp = differentiable(ops.add)
+subtract: TensorOp = differentiable(ops.subtract)
+multiply: TensorOp = differentiable(ops.multiply)
+divide: TensorOp = differentiable(ops.divide)
+power: TensorOp = differentiable(ops.power)
+exp: TensorOp = differentiable(ops.exp)
+log: TensorOp = differentiable(ops.log)
+sqrt: TensorOp = differentiable(ops.sqrt)
+tanh: TensorOp = differentiable(ops.tanh)
+where: TensorOp = differentiable(ops.where)
+
+broadcast_to: TensorOp = differentiable(ops.broadcast_to)
+pad: TensorOp = differentiable(ops.pad)
+patches: TensorOp = differentiable(ops.patches)
+_concat: TensorOp = differentiable(ops.concat)
+_stack: TensorOp = differentiable(ops.stack)
+
+matmul: TensorOp = differentiable(ops.matmul)
+linear: TensorOp = differentiable(ops.linear)
+conv2d: TensorOp = differentiable(ops.conv2d)
+
+relu: TensorOp = differentiable(ops.relu)
+sigmoid: TensorOp = differentiable(ops.sigmoid)
+silu: TensorOp = differentiable(ops.silu)
+gelu: TensorOp = differentiable(ops.gelu)
+gelu_tanh: TensorOp = differentiable(ops.gelu_tanh)
+softmax: TensorOp = differentiable(ops.softmax)
+log_softmax: TensorOp = differentiable(ops.log_softmax)
+
+layer_norm: TensorOp = differentiable(ops.layer_norm)
+dropout: TensorOp = differentiable(ops.dropout)
+drop_path: TensorOp = differentiable(ops.drop_path)
+packed_attention: TensorOp = differentiable(ops.packed_attention)
+_attention: TensorOp = differentiable(ops.attention)
+
+cross_entropy: TensorOp = differentiable(ops.cross_entropy)
+mse: TensorOp = differentiable(ops.mse)
+
+
+def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Tensors joined along `axis`."""
+    return _concat(*tensors, axis=axis)
+
+
+def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Tensors of one shape joined along a new `axis`."""
+    return _stack(*tensors, axis=axis)
+
+
+def split(x: Tensor, size: int | Sequence[int], axis: int = 0) -> list[Tensor]:
+    """Pieces of `x` along `axis`: of `size` each (the last may be shorter), or of the sizes given.
+
+    Raises ValueError when the sizes given do not add up to the axis.
+    """
+    length = x.shape[axis]
+    if isinstance(size, int):
+        sizes = [min(size, length - start) for start in range(0, length, size)]
+    else:
+        sizes = list(size)
+    if sum(sizes) != length:
+        raise ValueError(f"[split] expected sizes that add up to {length}, got {sizes}")
+    before = (slice(None),) * (axis % x.ndim)
+    ends = [sum(sizes[: position + 1]) for position in range(len(sizes))]
+    return [x[(*before, slice(end - size, end))] for size, end in zip(sizes, ends, strict=True)]
+
+
+def scaled_dot_product_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    rng: numpy.random.Generator | None = None,
+    return_weights: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`softmax(q k^T * scale + bias) v` (Vaswani et al. 2017, equation 1).
+
+    `q` (..., N, K), `k` (..., M, K), `v` (..., M, V), `bias` broadcast to (..., N, M), `scale`
+    K**-0.5 by default. `dropout_p` zeroes weights at random and needs `rng`. Returns (..., N, V);
+    with `return_weights` also the weights (..., N, M) before dropout, a Tensor on the tape, so
+    that gradients with respect to them can be asked for.
+    """
+    if not return_weights:
+        return _attention(q, k, v, bias, scale=scale, dropout=dropout_p, rng=rng)
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
+    weights = softmax(scores if bias is None else scores + bias)
+    kept = dropout(weights, dropout_p, rng) if dropout_p else weights
+    return kept @ v, weights

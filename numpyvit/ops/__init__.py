@@ -1,0 +1,91 @@
+"""The mathematics: each op takes arrays and returns its value and its pullback (see `types`)."""
+
+from numpyvit.ops.types import OpResult, sum_to
+from numpyvit.ops.elementwise import (
+    absolute,
+    add,
+    divide,
+    exp,
+    log,
+    multiply,
+    negative,
+    power,
+    sqrt,
+    subtract,
+    tanh,
+    where,
+)
+from numpyvit.ops.reduction import max, mean, sum, var
+from numpyvit.ops.shaping import (
+    broadcast_to,
+    concat,
+    index,
+    pad,
+    patches,
+    permute,
+    reshape,
+    stack,
+)
+from numpyvit.ops.product import linear, matmul
+from numpyvit.ops.special import erf
+from numpyvit.ops.activation import (
+    gelu,
+    gelu_tanh,
+    log_softmax,
+    relu,
+    sigmoid,
+    silu,
+    softmax,
+)
+from numpyvit.ops.normalization import layer_norm
+from numpyvit.ops.regularization import drop_path, dropout
+from numpyvit.ops.attention import attention, packed_attention
+from numpyvit.ops.convolution import conv2d
+from numpyvit.ops.loss import cross_entropy, mse
+
+__all__ = [
+    "OpResult",
+    "absolute",
+    "add",
+    "attention",
+    "broadcast_to",
+    "concat",
+    "conv2d",
+    "cross_entropy",
+    "divide",
+    "drop_path",
+    "dropout",
+    "erf",
+    "exp",
+    "gelu",
+    "gelu_tanh",
+    "index",
+    "layer_norm",
+    "linear",
+    "log",
+    "log_softmax",
+    "matmul",
+    "max",
+    "mean",
+    "mse",
+    "multiply",
+    "negative",
+    "packed_attention",
+    "pad",
+    "patches",
+    "permute",
+    "power",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "sqrt",
+    "stack",
+    "subtract",
+    "sum",
+    "sum_to",
+    "tanh",
+    "var",
+    "where",
+]
