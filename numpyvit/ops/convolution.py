@@ -63,7 +63,9 @@ def _fold(windows: Array, shape: tuple[int, ...], stride: Pair) -> Array:
     for i in range(p):
         for j in range(q):
             row_ends, column_ends = i + stride[0] * rows, j + stride[1] * columns
-            folded[:, :, i : row_ends : stride[0], j : column_ends : stride[1]] += windows[..., i, j]
+            folded[:, :, i : row_ends : stride[0], j : column_ends : stride[1]] += windows[
+                ..., i, j
+            ]
     return folded
 
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy
 
@@ -138,6 +138,12 @@ class Tensor:
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = object.__new__(type(self))
+        Tensor.__init__(copied, self.data.copy(), self.requires_grad)
+        memo[id(self)] = copied
+        return copied
 
     def __repr__(self) -> str:
         text = numpy.array2string(to_numpy(self.data), precision=4, threshold=50, prefix="Tensor(")

@@ -1,0 +1,8 @@
+"""`python -m numpyvit`: the command line without an installation."""
+
+import sys
+
+from numpyvit.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

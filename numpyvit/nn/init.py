@@ -1,0 +1,49 @@
+"""Starting values for parameters, drawn on the CPU in float32."""
+
+from __future__ import annotations
+
+import math
+
+import numpy
+from numpy.random import Generator
+
+Shape = tuple[int, ...]
+Weights = numpy.ndarray
+
+
+def trunc_normal(shape: Shape, rng: Generator, std: float = 0.02) -> Weights:
+    """Normal values with deviation `std`; those beyond two deviations are drawn again."""
+    values = rng.standard_normal(shape, numpy.float32)
+    while (outside := numpy.abs(values) > 2).any():
+        values[outside] = rng.standard_normal(int(outside.sum()), numpy.float32)
+    values *= std
+    return values
+
+
+def uniform(shape: Shape, rng: Generator, bound: float) -> Weights:
+    """Values evenly spread from -`bound` to `bound`."""
+    values = rng.random(shape, numpy.float32)
+    values *= 2 * bound
+    values -= bound
+    return values
+
+
+def fan_in_uniform(shape: Shape, rng: Generator) -> Weights:
+    """PyTorch's default for linear layers and convolutions: bound 1/sqrt(inputs of one output)."""
+    return uniform(shape, rng, 1 / math.sqrt(math.prod(shape[1:])))
+
+
+def xavier_uniform(shape: Shape, rng: Generator) -> Weights:
+    """Bound sqrt(6 / (inputs + outputs)) (Glorot and Bengio 2010), for weights (out, in, ...)."""
+    fan_in = math.prod(shape[1:])
+    return uniform(shape, rng, math.sqrt(6 / (fan_in + shape[0])))
+
+
+def zeros(shape: Shape) -> Weights:
+    """Zeros."""
+    return numpy.zeros(shape, numpy.float32)
+
+
+def ones(shape: Shape) -> Weights:
+    """Ones."""
+    return numpy.ones(shape, numpy.float32)
