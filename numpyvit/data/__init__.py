@@ -1,0 +1,46 @@
+"""Pictures with classes, from disk, the network or a seed; their transforms; their batches."""
+
+# Each file imports only from those above it, which is not the alphabet's order.
+from __future__ import annotations
+
+from numpyvit.data.resample import resize_images, resize_matrix
+from numpyvit.data.dataset import ArrayDataset, Dataset, ImageFolder, read_picture
+from numpyvit.data.download import cache_folder
+from numpyvit.data.cifar10 import load_cifar10
+from numpyvit.data.shapes import make_shapes
+from numpyvit.data.transforms import (
+    Compose,
+    Normalize,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Resize,
+    ToFloat,
+    Transform,
+    resized_crops,
+)
+from numpyvit.data.loader import Loader
+from numpyvit.data.catalogue import load_dataset
+
+__all__ = [
+    "ArrayDataset",
+    "Compose",
+    "Dataset",
+    "ImageFolder",
+    "Loader",
+    "Normalize",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "RandomResizedCrop",
+    "Resize",
+    "ToFloat",
+    "Transform",
+    "cache_folder",
+    "load_cifar10",
+    "load_dataset",
+    "make_shapes",
+    "read_picture",
+    "resize_images",
+    "resize_matrix",
+    "resized_crops",
+]
