@@ -1,0 +1,142 @@
+"""The sheet that pictures are drawn on: laid out in pixels, no global state, written whole.
+
+matplotlib is loaded here, when the first sheet is made, and nowhere else in the package.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numpyvit.backend import Array, require, to_numpy
+from numpyvit.data import resize_images
+from numpyvit.models import replacing
+
+Pixels = NDArray[np.uint8]  # (rows, columns, 3)
+Channels = float | Sequence[float] | NDArray[np.floating]
+
+INK, QUIET = "#202124", "#6b7075"
+RIGHT, WRONG = "#14803c", "#c5221f"
+BLUE, ORANGE = "#2f6db5", "#e07b1f"
+_DPI = 100
+
+
+def matplotlib(module: str) -> Any:
+    """One of matplotlib's modules; ImportError that says what to install where there is none."""
+    return require(f"matplotlib.{module}", extra="full", purpose="drawing pictures")
+
+
+class Sheet:
+    """A white picture of `width` x `height` pixels; places are counted from its top left corner.
+
+    Raises ImportError, saying what to install, where matplotlib is missing.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self.figure = matplotlib("figure").Figure(
+            figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white"
+        )
+        matplotlib("backends.backend_agg").FigureCanvasAgg(self.figure)
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Any:
+        """Axes of matplotlib whose frame fills this rectangle; labels lie outside it."""
+        bottom = self.height - top - height
+        axes = self.figure.add_axes(
+            (
+                left / self.width,
+                bottom / self.height,
+                width / self.width,
+                height / self.height,
+            )
+        )
+        axes.tick_params(colors=INK, labelsize=9)
+        return axes
+
+    def image(self, pixels: Pixels, left: int, top: int) -> None:
+        """Put `pixels` down one to one."""
+        self.figure.figimage(pixels, left, self.height - top - len(pixels), origin="upper")
+
+    def text(
+        self,
+        text: str,
+        x: float,
+        top: float,
+        *,
+        size: float = 9.0,
+        color: str = INK,
+        align: str = "left",
+        width: float | None = None,
+    ) -> None:
+        """A line of text at `x` (its left, centre or right), shortened to `width` pixels."""
+        baseline = top + 0.93 * size * _DPI / 72  # so that all lines stand on one, g or no g
+        place = (x / self.width, 1 - baseline / self.height)
+        style = {"fontsize": size, "color": color, "ha": align, "parse_math": False}
+        item = self.figure.text(*place, text, **style)
+        while width is not None and len(text) > 1 and item.get_window_extent().width > width:
+            text = text[:-1]
+            item.set_text(text.rstrip() + "…")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a PNG to `path`, all or nothing; its folder is made if it is not there."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            self.figure.savefig(file, format="png", dpi=_DPI)
+
+
+def displayable(images: Array, mean: Channels = 0.5, std: Channels = 0.5) -> Pixels:
+    """Images (B, C, H, W) as pixels (B, H, W, 3) uint8.
+
+    Floats are taken as normalised: `images * std + mean` lies from 0 to 1, and what lies outside is
+    cut off. uint8 stays as it is. One channel becomes grey; ValueError for other than 1 or 3.
+    """
+    images = to_numpy(images)
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"[draw] expected images (B, 1 or 3, H, W), got shape {images.shape}")
+    if images.dtype != np.uint8:
+        scale, shift = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (std, mean))
+        unit = np.nan_to_num(images * scale + shift)
+        images = np.rint(unit.clip(0, 1) * 255).astype(np.uint8)
+    pixels = images.transpose(0, 2, 3, 1)  # b c h w -> b h w c
+    return np.broadcast_to(pixels, (*pixels.shape[:3], 3))
+
+
+def magnified(pixels: Pixels, longest: int) -> Pixels:
+    """Pixels (B, H, W, 3) whose longer side is near `longest` if it is smaller, at most if not.
+
+    Small images are enlarged by a whole factor, so that their pixels stay sharp squares; large ones
+    are reduced with antialiasing.
+    """
+    height, width = pixels.shape[1:3]
+    side = max(height, width)
+    if side <= longest:
+        factor = max(1, round(longest / side))
+        return pixels.repeat(factor, 1).repeat(factor, 2)
+    size = (max(1, height * longest // side), max(1, width * longest // side))
+    channels_first = pixels.transpose(0, 3, 1, 2).astype(np.float32)
+    reduced = resize_images(channels_first, size).clip(0, 255)
+    return np.rint(reduced).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def overlay(pixels: Pixels, maps: NDArray[np.floating], *, opacity: float = 0.6) -> Pixels:
+    """Maps (B, rows, columns) spread bilinearly over pixels (B, H, W, 3), as heat colours.
+
+    Each map has a scale of its own, from its least to its greatest value.
+    """
+    spread = resize_images(np.asarray(maps, np.float32), pixels.shape[1:3])
+    colours = matplotlib("cm").inferno(_stretched(spread))[..., :3] * 255
+    grey = pixels.mean(-1, keepdims=True)  # the picture's own colours would mix with the heat's
+    return np.rint(opacity * colours + (1 - opacity) * grey).astype(np.uint8)
+
+
+def _stretched(maps: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Each map from 0 to 1; a constant one becomes one half."""
+    low, high = (f(maps, axis=(1, 2), keepdims=True) for f in (np.min, np.max))
+    # Interpolating a constant leaves rounding errors, which are not a pattern to be shown.
+    flat = high - low <= 1e-5 * np.abs(high)
+    return np.where(flat, 0.5, (maps - low) / np.where(flat, 1, high - low))
