@@ -1,7 +1,14 @@
 """Models: the Vision Transformer and the table of its named variants."""
 
+from __future__ import annotations
+
 from numpyvit.models.config import ViTConfig
 from numpyvit.models.vit import VisionTransformer, ViTOutput
+from numpyvit.models.initialization import (
+    INITIALIZATIONS,
+    cosine_filters,
+    sincos_positions,
+)
 from numpyvit.models.costs import count_multiply_adds, count_parameters
 from numpyvit.models.archive import (
     Archive,
@@ -10,21 +17,36 @@ from numpyvit.models.archive import (
     replacing,
     write_archive,
 )
+from numpyvit.models.saved import (
+    Labelling,
+    SavedModel,
+    load_model,
+    load_packaged_model,
+    save_model,
+)
 from numpyvit.models.variants import VARIANTS, create_model, list_models, model_config
 
 __all__ = [
+    "INITIALIZATIONS",
     "VARIANTS",
     "Archive",
+    "Labelling",
+    "SavedModel",
     "ViTConfig",
     "ViTOutput",
     "VisionTransformer",
+    "cosine_filters",
     "count_multiply_adds",
     "count_parameters",
     "create_model",
     "list_models",
+    "load_model",
+    "load_packaged_model",
     "model_config",
     "packaged_archive",
     "read_archive",
     "replacing",
+    "save_model",
+    "sincos_positions",
     "write_archive",
 ]

@@ -9,8 +9,17 @@ from numpy.random import Generator, default_rng
 from numpyvit import functional
 from numpyvit.backend import Array
 from numpyvit.models.config import ViTConfig
-from numpyvit.nn import Block, Dropout, Identity, LayerNorm, Linear, Module, Parameter, PatchEmbed
-from numpyvit.nn import init
+from numpyvit.nn import (
+    Block,
+    Dropout,
+    Identity,
+    LayerNorm,
+    Linear,
+    Module,
+    Parameter,
+    PatchEmbed,
+    init,
+)
 from numpyvit.tensor import Tensor
 
 

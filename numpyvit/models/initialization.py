@@ -1,0 +1,120 @@
+"""Starting weights for a whole model, by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy
+from numpy.random import Generator
+
+from numpyvit.models.vit import VisionTransformer
+from numpyvit.nn import Attention, Linear, init
+
+Weights = numpy.ndarray
+
+POSITION_SCALE = 0.5
+QUERY_KEY = (0.7, 0.7)  # weight of the noise and of the identity in W_q W_k^T
+VALUE_PROJ = (0.4, 0.4)  # weight of the noise and of minus the identity in W_v W_proj
+
+
+def start_as_timm(model: VisionTransformer, rng: Generator) -> None:
+    """What the model's constructor does: weights truncated normal 0.02, biases 0."""
+    for _, module in model.named_modules():
+        if isinstance(module, Linear):
+            _set_linear(module, init.trunc_normal(module.weight.shape, rng))
+
+
+def start_structured(model: VisionTransformer, rng: Generator) -> None:
+    """Start near what trained ViTs converge to, so that a small data set suffices sooner.
+
+    Patches are described by a discrete cosine transform of luminance and two colour differences,
+    positions by sines and cosines, and attention is mimetic: W_q W_k^T near the identity, so that
+    tokens attend to similar ones, and W_v W_proj near minus the identity (Trockman and Kolter
+    2023). Other linear layers are normal with variance 1 / inputs. Everything is trained on.
+    """
+    for _, module in model.named_modules():
+        if isinstance(module, Linear):
+            out_features, in_features = module.weight.shape
+            scale = in_features**-0.5
+            _set_linear(module, scale * rng.standard_normal((out_features, in_features)))
+    for block in model.blocks:
+        _start_mimetic(block.attn, rng)
+    _set_linear(model.head, init.trunc_normal(model.head.weight.shape, rng))
+    grid = model.config.image_size // model.config.patch_size
+    model.pos_embed.data[0, 0] = 0
+    model.pos_embed.data[0, 1:] = POSITION_SCALE * sincos_positions(grid, model.config.embed_dim)
+    projection = model.patch_embed.proj
+    filters = cosine_filters(model.config.in_channels, model.config.patch_size)
+    filters = filters[: model.config.embed_dim]
+    projection.weight.data[: len(filters)] = filters
+    projection.bias.data[...] = 0
+
+
+def sincos_positions(grid: int, width: int) -> Weights:
+    """Sines and cosines of a square grid's columns, then rows: (grid * grid, width).
+
+    Quarter of the width each: sin x, cos x, sin y, cos y, with frequencies 10000^(-i / (width/4))
+    (Vaswani et al. 2017, section 3.5, once for each axis). Raises ValueError for a width that 4
+    does not divide.
+    """
+    if width % 4:
+        raise ValueError(f"[sincos_positions] expected a width that 4 divides, got {width}")
+    frequencies = 10000.0 ** (-numpy.arange(width // 4) / (width // 4))
+    rows, columns = numpy.mgrid[:grid, :grid].reshape(2, -1, 1) * frequencies
+    waves = [numpy.sin(columns), numpy.cos(columns), numpy.sin(rows), numpy.cos(rows)]
+    return numpy.concatenate(waves, axis=1).astype(numpy.float32)
+
+
+def cosine_filters(channels: int, patch: int) -> Weights:
+    """An orthonormal basis of patches: (C*P*P, C, P, P), low frequencies of all colours first.
+
+    The two-dimensional type-II discrete cosine transform (Ahmed et al. 1974); the three channels
+    of a colour image are first rotated to luminance, red against blue, and green against both.
+    """
+    steps = numpy.arange(patch)
+    waves = numpy.cos(math.pi * (steps + 0.5) * steps[:, None] / patch) * math.sqrt(2 / patch)
+    waves[0] *= math.sqrt(0.5)
+    colours = numpy.eye(channels)
+    if channels == 3:
+        colours = numpy.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], float)
+        colours /= numpy.linalg.norm(colours, axis=1, keepdims=True)
+    basis = numpy.einsum("cr,ui,vj->uvcrij", colours, waves, waves)
+    order = numpy.argsort((steps[:, None] + steps).ravel(), kind="stable")
+    basis = basis.reshape(patch * patch, channels, channels, patch, patch)[order]
+    return basis.reshape(-1, channels, patch, patch).astype(numpy.float32)
+
+
+def _start_mimetic(attention: Attention, rng: Generator) -> None:
+    """Factor near-identity matrices by singular values into queries and keys, values and proj."""
+    width = attention.proj.weight.shape[0]
+    head = width // attention.num_heads
+    q, k, v = attention.qkv.weight.data.reshape(3, width, width)
+    noise, identity = QUERY_KEY
+    for start in range(0, width, head):
+        u, s, vt = numpy.linalg.svd(_near_identity(width, noise, identity, rng))
+        root = numpy.sqrt(s[:head, None])
+        q[start : start + head] = root * u.T[:head]
+        k[start : start + head] = root * vt[:head]
+    noise, identity = VALUE_PROJ
+    u, s, vt = numpy.linalg.svd(_near_identity(width, noise, -identity, rng))
+    root = numpy.sqrt(s[:, None])
+    v[...] = root * u.T
+    attention.proj.weight.data[...] = (root * vt).T
+
+
+def _near_identity(width: int, noise: float, identity: float, rng: Generator) -> Weights:
+    random = rng.standard_normal((width, width)) * width**-0.5
+    return noise * random + identity * numpy.eye(width)
+
+
+def _set_linear(layer: Linear, weight: Weights) -> None:
+    layer.weight.data[...] = weight
+    if layer.bias is not None:
+        layer.bias.data[...] = 0
+
+
+INITIALIZATIONS: dict[str, Callable[[VisionTransformer, Generator], None]] = {
+    "timm": start_as_timm,
+    "structured": start_structured,
+}

@@ -1,0 +1,82 @@
+"""A model in a file with all that is needed to use it: sizes, class names, normalisation."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpyvit.backend import Array
+from numpyvit.models.archive import Archive, packaged_archive, read_archive, write_archive
+from numpyvit.models.config import ViTConfig
+from numpyvit.models.vit import VisionTransformer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Labelling:
+    """What the numbers going in and out of a model mean.
+
+    Pixels from 0 to 1 are normalised by `(pixel - mean) / std` a channel; logit i is class
+    `class_names[i]`.
+    """
+
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedModel:
+    """A model as it came from a file, in `eval()` mode, and what else the file held."""
+
+    name: str
+    model: VisionTransformer
+    labelling: Labelling
+    archive: Archive
+
+
+def save_model(
+    path: str | os.PathLike[str],
+    name: str,
+    model: VisionTransformer,
+    labelling: Labelling,
+    *,
+    record: Mapping[str, Any] | None = None,
+    arrays: Mapping[str, Array] | None = None,
+    compress: bool = False,
+) -> None:
+    """Write `model` to `path`, all or nothing; `record` and `arrays` are kept beside it."""
+    description = {
+        "model": name,
+        "config": model.config.to_dict(),
+        "labelling": dataclasses.asdict(labelling),
+        **(record or {}),
+    }
+    write_archive(path, model.state_dict(), description, arrays, compress=compress)
+
+
+def load_model(path: str | os.PathLike[str]) -> SavedModel:
+    """Read a model that `save_model` wrote: a checkpoint of a run, or the package's own weights.
+
+    Raises FileNotFoundError, and ValueError for a file of another kind or weights that do not fit.
+    """
+    archive = read_archive(path)
+    try:
+        config = ViTConfig(**archive.record["config"])
+        fields = {name: tuple(values) for name, values in archive.record["labelling"].items()}
+        labelling = Labelling(**fields)
+        name = archive.record["model"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"[load_model] expected a checkpoint that describes its model, but {path} does not "
+            f"({error}); give a file that `numpyvit train` wrote"
+        ) from error
+    model = VisionTransformer(config).eval()
+    model.load_state_dict(archive.weights())
+    return SavedModel(name, model, labelling, archive)
+
+
+def load_packaged_model(name: str = "vit_cifar_patch4_32") -> SavedModel:
+    """The trained model that comes with the package under `name`; ValueError where none does."""
+    return load_model(packaged_archive(name))

@@ -1,0 +1,112 @@
+"""How to train: named recipes, each with its source."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from numpyvit.backend import suggest
+from numpyvit.data import (
+    Compose,
+    Normalize,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Transform,
+)
+from numpyvit.models import INITIALIZATIONS
+from numpyvit.nn import check_positive
+
+SCHEDULES = ("cosine", "constant")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything about a training but its data and its model. Rates are per step.
+
+    `crop_padding` is in pixels, `crop_scale` the smallest share of the area that a random resized
+    crop keeps (1 for none), `warmup_epochs` a number of epochs. With `decay_vectors` weight decay
+    also acts on biases, norms, positions and the class token. Raises ValueError for values out of
+    range and for unknown names.
+    """
+
+    source: str = ""
+    epochs: int = 15
+    batch_size: int = 64
+    lr: float = 3e-3
+    weight_decay: float = 0.05
+    beta2: float = 0.999
+    decay_vectors: bool = False
+    schedule: str = "cosine"
+    warmup_epochs: float = 0.5
+    clip_norm: float = 0.0
+    label_smoothing: float = 0.0
+    dropout: float = 0.0
+    initialization: str = "structured"
+    flip: bool = True
+    crop_padding: int = 0
+    crop_scale: float = 1.0
+    mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
+    std: tuple[float, ...] = (0.2470, 0.2435, 0.2616)
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "Recipe", epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, std=min(self.std)
+        )
+        for name in ("weight_decay", "warmup_epochs", "clip_norm", "crop_padding"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"[Recipe] expected {name} >= 0, got {getattr(self, name)}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"[Recipe] unknown schedule {self.schedule!r}; {suggest(self.schedule, SCHEDULES)}"
+            )
+        if self.initialization not in INITIALIZATIONS:
+            raise ValueError(
+                f"[Recipe] unknown initialization {self.initialization!r}; "
+                f"{suggest(self.initialization, INITIALIZATIONS)}"
+            )
+
+    def replace(self, **overrides: Any) -> Recipe:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **overrides)
+
+    def train_transform(self, image_size: int) -> Transform:
+        """Augmentation and normalisation: uint8 (B, C, H, W) -> float32."""
+        steps: list[Transform] = []
+        if self.crop_padding:
+            steps.append(RandomCrop(self.crop_padding))
+        if self.crop_scale < 1:
+            steps.append(RandomResizedCrop(image_size, scale=(self.crop_scale, 1.0)))
+        if self.flip:
+            steps.append(RandomHorizontalFlip())
+        return Compose([*steps, self.normalize()])
+
+    def normalize(self) -> Transform:
+        """Normalisation alone, for evaluation: uint8 (B, C, H, W) -> float32."""
+        return Normalize(self.mean, self.std)
+
+
+RECIPES: dict[str, Recipe] = {
+    "default": Recipe(source="docs/recipe.md: found by experiment on a validation split"),
+    "tutorial": Recipe(
+        source="Tin Nguyen, Vision Transformer from scratch (2023), its settings for CIFAR-10",
+        batch_size=256,
+        lr=1e-3,
+        weight_decay=1e-2,
+        decay_vectors=True,
+        schedule="constant",
+        warmup_epochs=0,
+        dropout=0.1,
+        initialization="timm",
+        crop_scale=0.8,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    ),
+}
+
+
+def recipe(name: str, **overrides: Any) -> Recipe:
+    """The recipe called `name`, with some fields replaced; ValueError that suggests a name."""
+    if name not in RECIPES:
+        raise ValueError(f"[recipe] unknown recipe {name!r}; {suggest(name, RECIPES)}")
+    return RECIPES[name].replace(**overrides)

@@ -1,0 +1,169 @@
+"""A run folder: configuration, metrics, checkpoints, pictures; and where the run stands."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from numpyvit import models
+from numpyvit.models import Labelling, VisionTransformer, load_model, save_model
+from numpyvit.optim import Optimizer
+from numpyvit.train.recipes import Recipe
+
+_OPTIMIZER = "optimizer."
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What a run does; with the same one, every run ends in the same bits.
+
+    `data` and `data_dir` as for `load_dataset`. `validation_split` images of the training data are
+    held out and validated on instead of the test data; 0 for none.
+    """
+
+    data: str = "shapes"
+    data_dir: str | None = None
+    model: str = "vit_cifar_patch4_32"
+    recipe_name: str = "default"
+    recipe: Recipe = Recipe()
+    seed: int = 0
+    device: str = "cpu"
+    validation_split: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON holds them."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> RunConfig:
+        """What `to_dict` gave, after a way through JSON."""
+        recipe = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields["recipe"].items()
+        }
+        return cls(**{**fields, "recipe": Recipe(**recipe)})
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands: finished epochs, and the running sums of the epoch under way."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    count: int = 0
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0
+    best_accuracy: float = -1.0
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin `epoch` with empty sums."""
+        self.epoch, self.batch = epoch, 0
+        self.loss_sum, self.correct, self.count, self.epoch_seconds = 0.0, 0, 0, 0.0
+
+
+class RunFolder:
+    """The files of one run. What is written appears whole or not at all."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.last = self.path / "last.npz"
+        self.best = self.path / "best.npz"
+
+    def create(self, config: RunConfig) -> None:
+        """Make the folder and write its configuration.
+
+        Raises FileExistsError where a run lies there already, OSError where it cannot be written.
+        """
+        if self.config_file.exists():
+            raise FileExistsError(
+                f"[RunFolder] expected an unused folder, but {self.path} holds a run; "
+                f"continue it with --resume {self.path} or give another --out"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        with models.replacing(self.config_file) as file:
+            file.write(json.dumps(config.to_dict(), indent=2).encode() + b"\n")
+
+    def config(self) -> RunConfig:
+        """The run's configuration; FileNotFoundError or ValueError where there is none."""
+        if not self.config_file.is_file():
+            raise FileNotFoundError(
+                f"[RunFolder] expected a run folder with a config.json, found none in {self.path}"
+            )
+        try:
+            return RunConfig.from_dict(json.loads(self.config_file.read_text()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"[RunFolder] expected a configuration that `numpyvit train` wrote, but "
+                f"{self.config_file} is not one ({error})"
+            ) from error
+
+    def rows(self) -> list[Row]:
+        """The rows of metrics.jsonl, one an epoch; an unfinished last line is left out."""
+        if not self.metrics_file.is_file():
+            return []
+        lines = self.metrics_file.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def append(self, row: Row) -> None:
+        """Add a row to metrics.jsonl."""
+        with self.metrics_file.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def keep_rows(self, epochs: int) -> None:
+        """Drop the rows of epochs after number `epochs`: they will be run again."""
+        rows = [row for row in self.rows() if row["epoch"] <= epochs]
+        with models.replacing(self.metrics_file) as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def save(
+        self,
+        path: Path,
+        config: RunConfig,
+        model: VisionTransformer,
+        labelling: Labelling,
+        optimizer: Optimizer,
+        progress: Progress,
+    ) -> None:
+        """Write a checkpoint from which the run continues to the same bits."""
+        state = {
+            _OPTIMIZER + name: numpy.asarray(value) if isinstance(value, int) else value
+            for name, value in optimizer.state_dict().items()
+        }
+        record = {"run": config.to_dict(), "progress": dataclasses.asdict(progress)}
+        save_model(path, config.model, model, labelling, record=record, arrays=state)
+
+    def restore(self, model: VisionTransformer, optimizer: Optimizer) -> Progress:
+        """Load the last checkpoint into `model` and `optimizer`; where the run stood.
+
+        A run that was stopped before its first checkpoint starts anew. Raises ValueError where the
+        checkpoint is damaged or belongs to something else.
+        """
+        if not self.last.exists():
+            return Progress()
+        saved = load_model(self.last)
+        if "progress" not in saved.archive.record:
+            raise ValueError(
+                f"[RunFolder] expected a training checkpoint, but {self.last} holds a model only"
+            )
+        model.load_state_dict(saved.archive.weights())
+        optimizer.load_state_dict(saved.archive.section(_OPTIMIZER))
+        return Progress(**saved.archive.record["progress"])
+
+
+def next_folder(parent: str | os.PathLike[str], stem: str) -> Path:
+    """The first of `parent/stem-1`, `parent/stem-2`, ... that does not exist yet."""
+    number = 1
+    while (path := Path(parent) / f"{stem}-{number}").exists():
+        number += 1
+    return path

@@ -1,0 +1,239 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+
+import numpy
+from numpy.random import SFC64, Generator
+
+from numpyvit.data import Dataset, Loader
+from numpyvit.models import (
+    INITIALIZATIONS,
+    Labelling,
+    VisionTransformer,
+    create_model,
+    model_config,
+)
+from numpyvit.optim import AdamW, LambdaLR, clip_grad_norm_, constant, warmup_cosine
+from numpyvit.train.diagnose import NonFiniteError, first_non_finite, non_finite_gradient
+from numpyvit.train.interrupt import Interruption
+from numpyvit.train.parallel import WorkerPool
+from numpyvit.train.progress import ProgressBar
+from numpyvit.train.recipes import Recipe
+from numpyvit.train.run import Row, RunConfig, RunFolder
+from numpyvit.train.step import MICRO_BATCH, StepResult, evaluate, set_gradients
+
+
+class TrainingInterrupted(Exception):  # noqa: N818 (it is no error: the work is saved)
+    """The run was stopped and its work saved; it can be resumed."""
+
+
+class Trainer:
+    """Trains a model on a data set and writes what happens into a run folder.
+
+    Everything random comes from (seed, step, micro-batch) or (seed, epoch, batch), so a run gives
+    the same bits with any number of workers, and when it was stopped and resumed.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        train_data: Dataset,
+        val_data: Dataset,
+        *,
+        workers: int | None = None,
+    ) -> None:
+        recipe = config.recipe
+        self.config, self.folder, self.recipe = config, folder, recipe
+        self.train_data, self.val_data = train_data, val_data
+        self.model = build_model(config, train_data)
+        self.labelling = Labelling(
+            class_names=train_data.class_names, mean=recipe.mean, std=recipe.std
+        )
+        self.loader = Loader(
+            train_data,
+            recipe.batch_size,
+            transform=recipe.train_transform(self.model.config.image_size),
+            seed=config.seed,
+        )
+        self.optimizer = AdamW(
+            parameter_groups(self.model, recipe), lr=recipe.lr, betas=(0.9, recipe.beta2)
+        )
+        self.schedule = LambdaLR(self.optimizer, _schedule(recipe, len(self.loader)))
+        on_gpu = config.device != "cpu"
+        self.micro_batch = recipe.batch_size if on_gpu else MICRO_BATCH
+        self.pool = WorkerPool(1 if on_gpu else workers)
+        self.progress = folder.restore(self.model, self.optimizer)
+
+    def fit(self) -> list[Row]:
+        """Train to the last epoch and return the rows of metrics, one an epoch.
+
+        Raises TrainingInterrupted after a Ctrl-C, with the work saved, and NonFiniteError.
+        """
+        done = self.progress
+        self.folder.keep_rows(done.epoch)
+        bar = ProgressBar(
+            self.recipe.epochs * len(self.train_data),
+            done.epoch * len(self.train_data) + done.count,
+            self.recipe.epochs,
+        )
+        with self.pool, Interruption() as interruption:
+            try:
+                while done.epoch < self.recipe.epochs:
+                    self._train_epoch(bar, interruption)
+                    bar.epoch(self._finish_epoch())
+            finally:
+                bar.close()
+        return self.folder.rows()
+
+    def _train_epoch(self, bar: ProgressBar, interruption: Interruption) -> None:
+        done = self.progress
+        self.model.train()
+        for images, labels in self.loader.epoch(done.epoch, done.batch):
+            started = time.perf_counter()
+            result = self._train_step(images, labels)
+            elapsed = time.perf_counter() - started
+            done.step += 1
+            done.batch += 1
+            done.loss_sum += result.loss_sum
+            done.correct += result.correct
+            done.count += result.count
+            done.epoch_seconds += elapsed
+            done.seconds += elapsed
+            bar.batch(done, len(images))
+            if interruption.requested:
+                self._save()
+                raise TrainingInterrupted(
+                    f"stopped in epoch {done.epoch + 1}, step {done.step}; the work is saved: "
+                    f"continue with --resume {self.folder.path}"
+                )
+
+    def _train_step(self, images: numpy.ndarray, labels: numpy.ndarray) -> StepResult:
+        seed = (self.config.seed, self.progress.step)
+        self.schedule.set_step(self.progress.step)
+        result = set_gradients(
+            self.model,
+            images,
+            labels,
+            self.pool,
+            seed=seed,
+            label_smoothing=self.recipe.label_smoothing,
+            micro_batch=self.micro_batch,
+        )
+        fault = None
+        if not numpy.isfinite(result.loss_sum):
+            fault = self._locate(images, seed) or "the loss"
+        fault = fault or non_finite_gradient(self.model)
+        if fault:
+            raise NonFiniteError(
+                f"[train] the loss is {result.loss:g} at step {self.progress.step + 1} with "
+                f"learning rate {self.optimizer.param_groups[0]['lr']:g}: the first value that is "
+                f"not finite is in {fault}; lower --lr or clip the gradients, then resume from the "
+                f"last epoch with --resume {self.folder.path}"
+            )
+        if self.recipe.clip_norm:
+            clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        return result
+
+    def _locate(self, images: numpy.ndarray, seed: tuple[int, int]) -> str | None:
+        """Run the micro-batches again, one after the other, and look at every layer."""
+        for index, start in enumerate(range(0, len(images), self.micro_batch)):
+            part = images[start : start + self.micro_batch]
+            fault = first_non_finite(self.model, part, Generator(SFC64((*seed, index))))
+            if fault:
+                return fault
+        return None
+
+    def _finish_epoch(self) -> Row:
+        """Validate, write the row of metrics and the checkpoints, go on to the next epoch."""
+        done = self.progress
+        started = time.perf_counter()
+        result = evaluate(
+            self.model,
+            self.val_data,
+            self.recipe.normalize(),
+            self.pool,
+            micro_batch=self.micro_batch,
+        )
+        done.seconds += time.perf_counter() - started
+        row = {
+            "epoch": done.epoch + 1,
+            "step": done.step,
+            "train_loss": done.loss_sum / done.count,
+            "train_accuracy": done.correct / done.count,
+            "val_loss": result.loss,
+            "val_accuracy": result.accuracy,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": round(done.count / done.epoch_seconds, 1),
+            "seconds": round(done.seconds, 2),
+        }
+        is_best = result.accuracy > done.best_accuracy
+        done.best_accuracy = max(done.best_accuracy, result.accuracy)
+        done.start_epoch(done.epoch + 1)
+        self.folder.append(row)
+        if is_best:
+            self._save(best=True)
+        self._save()
+        return row
+
+    def _save(self, best: bool = False) -> None:
+        path = self.folder.best if best else self.folder.last
+        self.folder.save(
+            path, self.config, self.model, self.labelling, self.optimizer, self.progress
+        )
+
+
+def build_model(config: RunConfig, data: Dataset) -> VisionTransformer:
+    """The run's model with its starting weights, fitted to the classes of `data`.
+
+    Raises ValueError where the images do not have the size that the model takes.
+    """
+    recipe = config.recipe
+    sizes = model_config(config.model)
+    expected = (sizes.in_channels, sizes.image_size, sizes.image_size)
+    if data.image_shape != expected:
+        raise ValueError(
+            f"[train] expected images {expected} for {config.model}, got {data.image_shape}; "
+            "resize them or choose another model"
+        )
+    model = create_model(
+        config.model,
+        seed=config.seed,
+        num_classes=len(data.class_names),
+        dropout=recipe.dropout,
+        attention_dropout=recipe.dropout,
+    )
+    INITIALIZATIONS[recipe.initialization](model, numpy.random.default_rng(config.seed))
+    return model.to(device=config.device)
+
+
+def parameter_groups(model: VisionTransformer, recipe: Recipe) -> list[dict[str, object]]:
+    """All parameters in two groups: weight matrices with weight decay, everything else without.
+
+    One group with decay where the recipe decays everything.
+    """
+    if recipe.decay_vectors:
+        return [{"params": model.parameters(), "weight_decay": recipe.weight_decay}]
+    exempt = ("cls_token", "pos_embed")
+    matrices, vectors = [], []
+    for name, parameter in model.named_parameters():
+        decays = parameter.ndim > 1 and name not in exempt
+        (matrices if decays else vectors).append(parameter)
+    return [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+
+
+def _schedule(recipe: Recipe, batches: int) -> Callable[[int], float]:
+    """The factor of the learning rate by step, for epochs of `batches` steps."""
+    warmup = round(recipe.warmup_epochs * batches)
+    if recipe.schedule == "constant":
+        return functools.partial(constant, warmup_steps=warmup)
+    total = recipe.epochs * batches
+    return functools.partial(warmup_cosine, total_steps=total, warmup_steps=min(warmup, total))
