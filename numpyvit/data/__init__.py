@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from numpyvit.data.resample import resize_images, resize_matrix
 from numpyvit.data.dataset import ArrayDataset, Dataset, ImageFolder, read_picture
+from numpyvit.data.subset import Subset, hold_out
 from numpyvit.data.download import cache_folder
 from numpyvit.data.cifar10 import load_cifar10
 from numpyvit.data.shapes import make_shapes
@@ -33,9 +34,11 @@ __all__ = [
     "RandomHorizontalFlip",
     "RandomResizedCrop",
     "Resize",
+    "Subset",
     "ToFloat",
     "Transform",
     "cache_folder",
+    "hold_out",
     "load_cifar10",
     "load_dataset",
     "make_shapes",
