@@ -84,7 +84,9 @@ def test_the_order_and_the_first_batch_do_not_share_their_randomness(dataset):
 
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_an_error_in_the_background_is_raised_where_its_batch_is_asked_for(dataset, prefetch):
-    def break_on_the_third(images, rng, calls=iter(range(9))):
+    calls = iter(range(9))
+
+    def break_on_the_third(images, rng):
         if next(calls) == 2:
             raise ValueError("picture 7 is broken")
         return images
@@ -113,7 +115,9 @@ def test_leaving_early_stops_the_thread(dataset):
 def test_the_next_batch_is_prepared_while_this_one_is_used(dataset):
     second = threading.Event()
 
-    def signal(images, rng, calls=iter(range(9))):
+    calls = iter(range(9))
+
+    def signal(images, rng):
         if next(calls) == 1:
             second.set()
         return images
