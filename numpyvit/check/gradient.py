@@ -31,8 +31,8 @@ def gradcheck(
     """Compare the gradients of `function` at `inputs` with central differences.
 
     `function` takes Tensors and returns one, of any shape, or a tuple of them; a Module's
-    parameters are checked as well. `inputs` are float64 arrays; integers, booleans and None are
-    passed on as constants. Each input is moved by `eps` times a random direction (drawn from `rng`;
+    parameters are checked as well. `inputs` are float64 arrays; all else (labels,
+    numbers, None) is passed on as it is. Each input is moved by `eps` times a random direction (drawn from `rng`;
     a fixed seed by default) and back, `directions` times, which costs two forward passes each. The
     outputs are weighted at random, so that no error cancels.
 
@@ -121,24 +121,23 @@ class _Probe:
         return (above - below) / (2 * self.eps)
 
 
-def _argument(value: Any, position: int) -> Tensor | None:
-    if value is None:
-        return None
-    data = value.data if isinstance(value, Tensor) else value
-    data = data if hasattr(data, "dtype") else numpy.asarray(data)
-    tensor = Tensor(data)
+def _argument(value: Any, position: int) -> Any:
+    """Arrays as Tensors, the float ones as leaves; all else as it is."""
+    if not hasattr(value, "dtype"):
+        return value
+    tensor = Tensor(value)
     _check_precision(f"input {position}", tensor)
     if tensor.dtype.kind == "f":
         tensor.requires_grad = True
     return tensor
 
 
-def _sources(function: Any, arguments: Sequence[Tensor | None]) -> dict[str, Tensor]:
+def _sources(function: Any, arguments: Sequence[Any]) -> dict[str, Tensor]:
     """What gets a gradient, by the name under which the report lists it."""
     sources = {
         f"input {position}": argument
         for position, argument in enumerate(arguments)
-        if argument is not None and argument.requires_grad
+        if isinstance(argument, Tensor) and argument.requires_grad
     }
     if isinstance(function, Module):
         for name, parameter in function.named_parameters():
@@ -158,7 +157,7 @@ def _check_precision(name: str, tensor: Tensor) -> None:
         )
 
 
-def _outputs(function: Callable[..., Any], arguments: Sequence[Tensor | None]) -> list[Tensor]:
+def _outputs(function: Callable[..., Any], arguments: Sequence[Any]) -> list[Tensor]:
     """The float outputs of `function`, one or several."""
     result = function(*arguments)
     results = result if isinstance(result, tuple | list) else (result,)

@@ -35,7 +35,7 @@ def gelu(x: Array, /) -> OpResult:
     cdf *= 0.5
 
     def pullback(dy: Array) -> tuple[Array]:
-        dx = x * x  # density: exp(-x^2 / 2) / sqrt(2 pi)
+        dx = xp.asarray(x * x)  # density: exp(-x^2 / 2) / sqrt(2 pi)
         dx *= -0.5
         xp.exp(dx, out=dx)
         dx *= 1 / math.sqrt(2 * math.pi)
@@ -54,7 +54,7 @@ def gelu_tanh(x: Array, /) -> OpResult:
     """
     xp = array_module(x)
     slope, cubic = math.sqrt(2 / math.pi), math.sqrt(2 / math.pi) * 0.044715
-    t = x * x  # products, not powers: x**3 alone would take longer than all the rest
+    t = xp.asarray(x * x)  # products, not powers: x**3 alone would take longer than the rest
     t *= cubic
     t += slope
     t *= x
@@ -68,7 +68,7 @@ def gelu_tanh(x: Array, /) -> OpResult:
         dx *= 3 * cubic
         dx += slope
         dx *= x
-        sech2 = t * t
+        sech2 = xp.asarray(t * t)
         xp.subtract(1, sech2, out=sech2)
         dx *= sech2
         dx += t
@@ -110,8 +110,9 @@ def log_softmax(x: Array, /, axis: int = -1) -> OpResult:
 
 
 def _sigmoid(x: Array) -> Array:
-    y = x * 0.5
-    array_module(x).tanh(y, out=y)
+    xp = array_module(x)
+    y = xp.asarray(x * 0.5)  # a product of arrays without axes is a number
+    xp.tanh(y, out=y)
     y += 1
     y *= 0.5
     return y

@@ -43,9 +43,8 @@ def conv2d(
             height, width = x.shape[2:]
             dx = dx[:, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
         dweight = (dy.T @ columns).reshape(weight.shape) if needs[1] else None
-        if bias is None:
-            return dx, dweight
-        return dx, dweight, dy.sum(0) if needs[2] else None
+        dbias = dy.sum(0) if bias is not None and needs[2] else None
+        return (dx, dweight, dbias)[: len(needs)]
 
     return y.reshape(b, h, w, o).transpose(0, 3, 1, 2), pullback
 

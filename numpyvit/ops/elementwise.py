@@ -57,10 +57,12 @@ def power(a: Array, b: Array, /) -> OpResult:
     def pullback(dy: Array, needs: Needs = (True, True)) -> tuple[Array | None, ...]:
         da = db = None
         if needs[0]:
-            slope = a * a if _is_number(b, 3) else a ** (b - 1)
+            # Where b is 0 the slope is 0, also at 0: 0**-1 is never formed.
+            slope = a * a if _is_number(b, 3) else a ** (b - 1 + (b == 0))
             da = sum_to(dy * b * slope, a)
         if needs[1]:
-            log_a = xp.log(xp.where(a > 0, a, 1))  # d(0**b)/db is 0, and log 0 is never formed
+            base = xp.asarray(a, y.dtype)
+            log_a = xp.log(xp.where(base > 0, base, 1))  # d(0**b)/db is 0; log 0 is never formed
             db = sum_to(dy * y * log_a, b)
         return da, db
 

@@ -38,15 +38,15 @@ def linear(x: Array, weight: Array, bias: Array | None = None, /) -> OpResult:
         y += bias
 
     def pullback(dy: Array, needs: Needs = (True, True, True)) -> tuple[Array | None, ...]:
-        dy = dy.reshape(flat.shape[0], -1)
+        dy = dy.reshape(-1, len(weight))
         dx = (dy @ weight).reshape(x.shape) if needs[0] else None
         dweight = dy.T @ flat if needs[1] else None
-        if bias is None:
-            return dx, dweight
-        dbias = xp.ones(len(dy), dy.dtype) @ dy if needs[2] else None
-        return dx, dweight, dbias
+        dbias = None
+        if bias is not None and needs[2]:
+            dbias = xp.ones(len(dy), dy.dtype) @ dy
+        return (dx, dweight, dbias)[: len(needs)]
 
-    return y.reshape(*x.shape[:-1], -1), pullback
+    return y.reshape(*x.shape[:-1], len(weight)), pullback
 
 
 def _matmul_with_vector(a: Array, b: Array) -> OpResult:
