@@ -58,12 +58,8 @@ def resize_matrix(
         chosen = np.clip(np.floor(first + np.arange(target)[:, None] * step), low, high - 1)
         return (np.arange(source) == chosen).astype(dtype)
     if antialias:
-        weights = _antialiased(pixel, centre, np.maximum(step, 1.0), mode)
-        weights = np.where((pixel > low) & (pixel < high), weights, 0.0)
-        weights /= weights.sum(-1, keepdims=True)
-    else:
-        weights = _repeating_the_border(pixel, centre, low, high, mode)
-    return weights.astype(dtype)
+        return _antialiased(pixel, centre, np.maximum(step, 1.0), low, high, mode).astype(dtype)
+    return _repeating_the_border(pixel, centre, low, high, mode).astype(dtype)
 
 
 def resize_images(
@@ -80,13 +76,16 @@ def resize_images(
     return np.matmul(np.matmul(rows, images), columns.T)
 
 
-def _antialiased(pixel: Array, centre: Array, scale: Array, mode: str) -> Array:
+def _antialiased(
+    pixel: Array, centre: Array, scale: Array, low: Array, high: Array, mode: str
+) -> Array:
     reach = _RADIUS[mode] * scale
     # Pillow and PyTorch read a window of whole pixels; what lies outside it has weight zero.
-    window = (pixel - 0.5 >= np.floor(centre - reach + 0.5)) & (
-        pixel - 0.5 < np.floor(centre + reach + 0.5)
-    )
-    return np.where(window, _kernel((pixel - centre) / scale, mode, -0.5), 0.0)
+    first = np.maximum(np.floor(centre - reach + 0.5), low)
+    end = np.minimum(np.floor(centre + reach + 0.5), high)
+    window = (pixel > first) & (pixel < end)
+    weights = np.where(window, _kernel((pixel - centre) / scale, mode, -0.5), 0.0)
+    return weights / weights.sum(-1, keepdims=True)
 
 
 def _repeating_the_border(

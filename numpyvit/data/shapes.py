@@ -18,9 +18,14 @@ from numpyvit.data.resample import resize_matrix
 Array = NDArray[Any]  # float32
 
 # Made in chunks, each from its own stream: a longer set begins with the images of a shorter one.
-CHUNK = 250
+CHUNK = 50
 GRIDS = (4, 9)
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def _length(x: Array, y: Array) -> Array:
+    """Several times as fast as np.hypot, which guards against overflow."""
+    return np.sqrt(x * x + y * y)
 
 
 def _box(u: Array, v: Array, half_width: float, half_height: float) -> Array:
@@ -28,11 +33,11 @@ def _box(u: Array, v: Array, half_width: float, half_height: float) -> Array:
 
 
 def _disk(u: Array, v: Array) -> Array:
-    return np.hypot(u, v) - 0.85
+    return _length(u, v) - 0.85
 
 
 def _ring(u: Array, v: Array) -> Array:
-    return np.abs(np.hypot(u, v) - 0.75) - 0.2
+    return np.abs(_length(u, v) - 0.75) - 0.2
 
 
 def _square(u: Array, v: Array) -> Array:
@@ -47,7 +52,7 @@ def _star(u: Array, v: Array) -> Array:
     """Five points: one edge, seen from the fold that the point lies in."""
     fold = np.float32(np.pi / 5)
     angle = np.abs(np.mod(np.arctan2(v, u) + fold, 2 * fold) - fold)
-    radius = np.hypot(u, v)
+    radius = _length(u, v)
     tip, dent = 1.1, 0.45
     edge = np.array([dent * np.cos(fold) - tip, dent * np.sin(fold)])
     normal = np.array([edge[1], -edge[0]]) / np.hypot(*edge)
@@ -61,7 +66,7 @@ def _cross(u: Array, v: Array) -> Array:
 
 
 def _crescent(u: Array, v: Array) -> Array:
-    return np.maximum(np.hypot(u, v) - 1.0, 0.85 - np.hypot(u - 0.5, v))
+    return np.maximum(_length(u, v) - 1.0, 0.85 - _length(u - 0.5, v))
 
 
 def _heart(u: Array, v: Array) -> Array:
@@ -69,7 +74,7 @@ def _heart(u: Array, v: Array) -> Array:
     half, turn = 0.58, np.float32(np.sqrt(0.5))
     low = v - np.float32(0.15)
     x, y = (u + low) * turn, (u - low) * turn
-    disks = np.minimum(np.hypot(x, y - half), np.hypot(x + half, y)) - half
+    disks = np.minimum(_length(x, y - half), _length(x + half, y)) - half
     return np.minimum(np.maximum(np.abs(x), np.abs(y)) - half, disks)
 
 
@@ -116,7 +121,7 @@ def make_shapes(
     images = np.empty((count, 3, image_size, image_size), np.uint8)
     labels = np.empty(count, np.int64)
     for number, first in enumerate(range(0, count, CHUNK)):
-        rng = np.random.default_rng((seed, stream, number))
+        rng = np.random.default_rng((seed, stream, number + 1))
         taken = min(CHUNK, count - first)
         order = rng.permutation(CHUNK)[:taken]
         labels[first : first + taken] = (np.arange(CHUNK) % len(SHAPES))[order]
@@ -144,10 +149,11 @@ def _chunk(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
 
 def _paint(canvas: Array, coverage: Array, colour: Array, shading: Array | None = None) -> None:
     """Lay `colour` (B, 3) over the canvas (B, 3, HW) where coverage (B, HW) says so."""
-    over = np.broadcast_to(colour[:, :, None], canvas.shape)
+    over = colour[:, :, None] - canvas
     if shading is not None:
-        over = over + shading[:, None]
-    canvas += (over - canvas) * coverage[:, None]
+        over += shading[:, None]
+    over *= coverage[:, None]
+    canvas += over
 
 
 def _background(rng: np.random.Generator, axis: Array) -> tuple[Array, Array]:
@@ -214,8 +220,15 @@ def _objects(rng: np.random.Generator, axis: Array, size: int) -> Array:
     for label, shape in enumerate(SHAPES.values()):
         mine = slice(label, None, len(SHAPES))
         distance[mine] = shape(u[mine], v[mine])
-    distance *= (radius * np.float32(size / 32))[:, None, None]
-    return np.clip(0.5 - distance, 0, 1).reshape(CHUNK, -1)
+    distance *= radius[:, None, None]
+    return _coverage(distance, size)
+
+
+def _coverage(distance: Array, size: int) -> Array:
+    """How much of each pixel is covered (B, HW), from distances in 32nds of a picture."""
+    distance *= np.float32(-size / 32)
+    distance += np.float32(0.5)
+    return np.clip(distance, 0, 1, out=distance).reshape(len(distance), -1)
 
 
 def _clutter(rng: np.random.Generator, axis: Array, size: int) -> Array:
@@ -223,8 +236,11 @@ def _clutter(rng: np.random.Generator, axis: Array, size: int) -> Array:
     half_width = _uniform(rng, 0.4, 0.9, CHUNK)
     half_length = _uniform(rng, 0.1, 3.5, CHUNK)
     u, v = _placed(rng, axis, _uniform(rng, -16, 16, CHUNK, 2), np.ones(CHUNK, np.float32))
-    beyond = np.maximum(np.abs(u) - half_length[:, None, None], 0)
-    distance = np.hypot(beyond, v) - half_width[:, None, None]
-    cover = np.clip(0.5 - distance * np.float32(size / 32), 0, 1)
-    cover *= _uniform(rng, 0.3, 1.0, CHUNK, 1, 1)
-    return cover.reshape(CHUNK, -1)
+    np.abs(u, out=u)
+    u -= half_length[:, None, None]
+    np.maximum(u, 0, out=u)
+    distance = _length(u, v)
+    distance -= half_width[:, None, None]
+    cover = _coverage(distance, size)
+    cover *= _uniform(rng, 0.3, 1.0, CHUNK, 1)
+    return cover

@@ -73,3 +73,32 @@ def test_settings_out_of_range_are_refused():
         make_shapes(0)
     with pytest.raises(ValueError, match="at least 16, got 8"):
         make_shapes(5, image_size=8)
+
+
+def softmax_regression(images, labels, epochs=6, batch=100):
+    """Weights (3072, 10) and bias of a linear classifier, by gradient descent with momentum."""
+    rng = np.random.default_rng(0)
+    weights = np.zeros((images.shape[1] + 1, 10), np.float32)
+    speed = np.zeros_like(weights)
+    for step in range(total := epochs * len(images) // batch):
+        chosen = rng.integers(0, len(images), batch)
+        x = np.concatenate([images[chosen], np.ones((batch, 1), np.float32)], axis=1)
+        logits = x @ weights
+        error = np.exp(logits - logits.max(1, keepdims=True))
+        error /= error.sum(1, keepdims=True)
+        error[np.arange(batch), labels[chosen]] -= 1
+        speed = 0.9 * speed - 1e-3 * (1 - step / total) * (x.T @ error) / batch
+        weights += speed
+    return weights[:-1], weights[-1]
+
+
+@pytest.mark.slow
+def test_a_linear_classifier_stays_under_half():
+    images, labels = make_shapes(25_000)
+    unseen, expected = make_shapes(4_000, stream=1)
+    weights, bias = softmax_regression(
+        images.reshape(len(images), -1) / np.float32(128) - 1, labels
+    )
+    logits = (unseen.reshape(len(unseen), -1) / np.float32(128) - 1) @ weights + bias
+    accuracy = np.mean(logits.argmax(1) == expected)
+    assert 0.15 < accuracy < 0.45
