@@ -13,7 +13,7 @@ from numpyvit.nn import Attention, Linear, init
 
 Weights = numpy.ndarray
 
-POSITION_SCALE = 0.5
+BRANCH_SCALE = 0.5  # of the MLPs' second layers, so that residual branches start small
 QUERY_KEY = (0.7, 0.7)  # weight of the noise and of the identity in W_q W_k^T
 VALUE_PROJ = (0.4, 0.4)  # weight of the noise and of minus the identity in W_v W_proj
 
@@ -39,11 +39,12 @@ def start_structured(model: VisionTransformer, rng: Generator) -> None:
             scale = in_features**-0.5
             _set_linear(module, scale * rng.standard_normal((out_features, in_features)))
     for block in model.blocks:
+        block.mlp.fc2.weight.data *= BRANCH_SCALE
         _start_mimetic(block.attn, rng)
     _set_linear(model.head, init.trunc_normal(model.head.weight.shape, rng))
     grid = model.config.image_size // model.config.patch_size
     model.pos_embed.data[0, 0] = 0
-    model.pos_embed.data[0, 1:] = POSITION_SCALE * sincos_positions(grid, model.config.embed_dim)
+    model.pos_embed.data[0, 1:] = sincos_positions(grid, model.config.embed_dim)
     projection = model.patch_embed.proj
     filters = cosine_filters(model.config.in_channels, model.config.patch_size)
     filters = filters[: model.config.embed_dim]

@@ -72,16 +72,18 @@ class VisionTransformer(Module):
         images: Tensor | Array,
         maps: list[Tensor] | None = None,
         hidden_states: list[Tensor] | None = None,
+        keep: int | None = None,
     ) -> Tensor:
         """(B, C, H, W) -> tokens (B, N, D) after the final norm.
 
-        Attention weights and the tokens between blocks are appended to the lists, if given.
+        Attention weights and the tokens between blocks are appended to the lists, if given. With
+        `keep`, the last block computes no more than that many of the leading tokens.
         """
         x = self.forward_embedding(self._as_input(images))
         if hidden_states is not None:
             hidden_states.append(x)
         for block in self.blocks:
-            x = block(x, maps)
+            x = block(x, maps, keep if block is self.blocks[-1] else None)
             if hidden_states is not None:
                 hidden_states.append(x)
         return self.norm(x)
@@ -102,7 +104,7 @@ class VisionTransformer(Module):
         What is not asked for is not computed.
         """
         if not (return_attention or return_hidden_states):
-            return self.forward_head(self.forward_features(images))
+            return self.forward_head(self.forward_features(images, keep=1))
         maps: list[Tensor] = []
         hidden_states: list[Tensor] = []
         tokens = self.forward_features(

@@ -38,15 +38,20 @@ class Attention(Module):
         self.proj = Linear(dim, dim, rng=rng)
         self.proj_drop = Dropout(dropout)
 
-    def forward(self, x: Tensor, maps: list[Tensor] | None = None) -> Tensor:
-        """(B, N, dim) -> (B, N, dim); the weights (B, H, N, N) are appended to `maps` if given."""
+    def forward(
+        self, x: Tensor, maps: list[Tensor] | None = None, keep: int | None = None
+    ) -> Tensor:
+        """(B, N, dim) -> (B, N, dim); the weights (B, H, N, N) are appended to `maps` if given.
+
+        With `keep`, only the first `keep` tokens attend (to all) and are returned.
+        """
         p = self.attention_drop.p if self.training else 0.0
         rng = current_generator() if p else None
         qkv = self.qkv(x)
         if maps is None:
-            y = functional.packed_attention(qkv, self.num_heads, p, rng)
+            y = functional.packed_attention(qkv, self.num_heads, p, rng, keep)
         else:
-            y = self._with_maps(qkv, maps, p, rng)
+            y = self._with_maps(qkv, maps, p, rng)[:, :keep]
         return self.proj_drop(self.proj(y))
 
     def _with_maps(

@@ -69,7 +69,14 @@ class Block(Module):
         self.mlp = Mlp(dim, mlp_dim, activation_name=activation_name, dropout=dropout, rng=rng)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, maps: list[Tensor] | None = None) -> Tensor:
-        """(B, N, dim) -> (B, N, dim); attention weights are appended to `maps` if given."""
-        x = x + self.drop_path(self.attn(self.norm1(x), maps))
+    def forward(
+        self, x: Tensor, maps: list[Tensor] | None = None, keep: int | None = None
+    ) -> Tensor:
+        """(B, N, dim) -> (B, N, dim); attention weights are appended to `maps` if given.
+
+        With `keep`, only the first `keep` tokens are computed: after the last block, those that
+        the head reads.
+        """
+        attended = self.attn(self.norm1(x), maps, keep)
+        x = (x if keep is None else x[:, :keep]) + self.drop_path(attended)
         return x + self.drop_path(self.mlp(self.norm2(x)))

@@ -56,11 +56,13 @@ def packed_attention(
     num_heads: int,
     dropout: float = 0.0,
     rng: numpy.random.Generator | None = None,
+    num_queries: int | None = None,
 ) -> OpResult:
     """Self-attention on one projection: `qkv` (B, N, 3*D), rows [q heads | k heads | v heads].
 
     Queries, keys and values stay strided views of `qkv`, their gradients are written into views of
-    one array, and the output (B, N, D) has its heads merged without a copy.
+    one array, and the output (B, N, D) has its heads merged without a copy. With `num_queries` M
+    only the first M tokens ask, and the output is (B, M, D).
     """
     b, n, width = qkv.shape
     d = width // 3
@@ -70,13 +72,18 @@ def packed_attention(
             f"got {width}"
         )
     xp = array_module(qkv)
+    asking = n if num_queries is None else num_queries
     q, k, v = _heads_of(qkv, 3, num_heads)
-    y = xp.empty((b, n, d), qkv.dtype)
-    backward = _attend(q, k, v, None, _heads_of(y, 1, num_heads)[0], None, dropout, rng)
+    y = xp.empty((b, asking, d), qkv.dtype)
+    backward = _attend(
+        q[:, :, :asking], k, v, None, _heads_of(y, 1, num_heads)[0], None, dropout, rng
+    )
 
     def pullback(dy: Array) -> tuple[Array]:
         dqkv = xp.empty(qkv.shape, qkv.dtype)
-        backward(_heads_of(dy, 1, num_heads)[0], *_heads_of(dqkv, 3, num_heads))
+        dqkv[:, asking:, :d] = 0
+        dq, dk, dv = _heads_of(dqkv, 3, num_heads)
+        backward(_heads_of(dy, 1, num_heads)[0], dq[:, :, :asking], dk, dv)
         return (dqkv,)
 
     return y, pullback
@@ -128,11 +135,11 @@ def _attend(q, k, v, bias, y, scale, dropout, rng):  # type: ignore[no-untyped-d
 
 
 def _stable_exp(scores: Array, bias: Array | None) -> Array:
-    """exp of the scores, in place, each row shifted by its maximum where that is needed."""
+    """Exp of the scores, in place, each row shifted by its maximum where that is needed."""
     xp = array_module(scores)
     if bias is not None:
         scores += bias
-    if scores.size and not (-_SAFE_EXPONENT < scores.min() and scores.max() < _SAFE_EXPONENT):
+    if scores.size and not (scores.min() > -_SAFE_EXPONENT and scores.max() < _SAFE_EXPONENT):
         scores -= scores.max(-1, keepdims=True)
     return xp.exp(scores, out=scores)
 

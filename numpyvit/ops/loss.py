@@ -19,6 +19,7 @@ def cross_entropy(
     [0, C), for shapes that do not fit, for smoothing outside [0, 1].
     """
     xp = array_module(logits, target)
+    target = xp.asarray(target)
     scale = _scale(reduction, logits.size // logits.shape[-1], "cross_entropy")
     wanted = _target_distribution(logits, target, label_smoothing)
     log_p = logits - logits.max(-1, keepdims=True)
@@ -39,8 +40,9 @@ def cross_entropy(
 
 def mse(x: Array, target: Array, /, reduction: str = "mean") -> OpResult:
     """Mean ("mean") or sum ("sum") of squared differences of two arrays of one shape."""
-    if array_module(x, target).shape(target) != x.shape:
-        raise ValueError(f"[mse] expected a target of shape {x.shape}, got {target.shape}")
+    given = array_module(x, target).shape(target)
+    if given != x.shape:
+        raise ValueError(f"[mse] expected a target of shape {x.shape}, got {given}")
     scale = _scale(reduction, x.size, "mse")
     difference = x - target
 
@@ -60,7 +62,7 @@ def _target_distribution(logits: Array, target: Array, label_smoothing: float) -
             f"[cross_entropy] expected 0 <= label_smoothing <= 1, got {label_smoothing}"
         )
     if target.dtype.kind in "iu" and target.shape == logits.shape[:-1]:
-        if target.size and not (0 <= int(target.min()) and int(target.max()) < classes):
+        if target.size and not (int(target.min()) >= 0 and int(target.max()) < classes):
             raise ValueError(
                 f"[cross_entropy] expected labels from 0 to {classes - 1}, "
                 f"got {int(target.min())} to {int(target.max())}"
@@ -82,4 +84,6 @@ def _target_distribution(logits: Array, target: Array, label_smoothing: float) -
 def _scale(reduction: str, count: int, op: str) -> float:
     if reduction not in _REDUCTIONS:
         raise ValueError(f"[{op}] expected reduction 'mean' or 'sum', got {reduction!r}")
+    if count == 0:
+        raise ValueError(f"[{op}] expected at least one value to take the loss of, got none")
     return 1 / count if reduction == "mean" else 1.0

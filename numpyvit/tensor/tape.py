@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from numpyvit.backend import Array
+from numpyvit.backend import Array, array_module
 
 
 class Node:
@@ -150,8 +150,9 @@ def _unshared(found: dict[Node, Array], seed: Array) -> dict[Node, Array]:
     """`found` with every array owned by its entry alone, so that it may be changed in place."""
     handed_out = {id(seed)}
     for node, array in found.items():
+        # A number of NumPy's, which arrays without axes turn into, is not writeable either.
         writeable = getattr(array.flags, "writeable", True)
         if array.base is not None or id(array) in handed_out or not writeable:
-            found[node] = array.copy()
+            found[node] = array_module(array).array(array)
         handed_out.add(id(found[node]))
     return found

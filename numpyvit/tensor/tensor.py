@@ -132,7 +132,7 @@ class Tensor:
         return device_of(self.data)
 
     @property
-    def T(self) -> Tensor:  # noqa: N802 (PyTorch's name)
+    def T(self) -> Tensor:
         """The matrix transposed; more axes are reversed."""
         return _permute(self, tuple(reversed(range(self.ndim))))
 

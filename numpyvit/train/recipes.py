@@ -35,7 +35,7 @@ class Recipe:
     batch_size: int = 64
     lr: float = 3e-3
     weight_decay: float = 0.05
-    beta2: float = 0.999
+    beta2: float = 0.98
     decay_vectors: bool = False
     schedule: str = "cosine"
     warmup_epochs: float = 0.5
@@ -93,6 +93,7 @@ RECIPES: dict[str, Recipe] = {
         batch_size=256,
         lr=1e-3,
         weight_decay=1e-2,
+        beta2=0.999,
         decay_vectors=True,
         schedule="constant",
         warmup_epochs=0,
