@@ -66,6 +66,8 @@ def split(x: Tensor, size: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     Raises ValueError when the sizes given do not add up to the axis.
     """
     length = x.shape[axis]
+    if isinstance(size, int) and size < 1:
+        raise ValueError(f"[split] expected a size of at least 1, got {size}")
     if isinstance(size, int):
         sizes = [min(size, length - start) for start in range(0, length, size)]
     else:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 
-import numpy.random
-
-from numpyvit.backend import Array, array_module
+from numpyvit.backend import Array, Generator, array_module
 from numpyvit.ops.types import OpResult
 
 _STEPS = 1 << 16  # a mask compares 16 random bits a value with a threshold: p to 1 part in 65,536
 _LARGEST = (1 << 64) - 1
 
 
-def dropout(x: Array, /, p: float, rng: numpy.random.Generator) -> OpResult:
+def dropout(x: Array, /, p: float, rng: Generator) -> OpResult:
     """Zero each value with probability `p` and scale the rest by 1/(1-p) (Srivastava et al. 2014).
 
     Same shape and dtype as `x`. The mask is drawn on the CPU, so a seed means the same everywhere.
@@ -22,7 +20,7 @@ def dropout(x: Array, /, p: float, rng: numpy.random.Generator) -> OpResult:
     return _masked(x, keep, 1 / (1 - p))
 
 
-def drop_path(x: Array, /, p: float, rng: numpy.random.Generator) -> OpResult:
+def drop_path(x: Array, /, p: float, rng: Generator) -> OpResult:
     """Zero whole samples, axis 0 of `x`, with probability `p` and scale the rest by 1/(1-p).
 
     Stochastic depth (Huang et al. 2016) when `x` is the output of a residual branch.
@@ -32,7 +30,7 @@ def drop_path(x: Array, /, p: float, rng: numpy.random.Generator) -> OpResult:
 
 
 def keep_mask(
-    shape: tuple[int, ...], p: float, rng: numpy.random.Generator, *, like: Array
+    shape: tuple[int, ...], p: float, rng: Generator, *, like: Array
 ) -> Array:
     """Booleans of `shape`, False with probability `p`, in the library of the array `like`.
 

@@ -170,13 +170,17 @@ def attention(
 
 
 def packed_attention(
-    qkv: np.ndarray, num_heads: int, dropout: float = 0.0, rng: Any = None
+    qkv: np.ndarray,
+    num_heads: int,
+    dropout: float = 0.0,
+    rng: Any = None,
+    num_queries: int | None = None,
 ) -> np.ndarray:
     b, n, width = qkv.shape
     width //= 3
-    heads = qkv.reshape(b, n, 3, num_heads, width // num_heads).transpose(2, 0, 3, 1, 4)
-    y = attention(*heads, dropout=dropout, rng=rng)
-    return y.transpose(0, 2, 1, 3).reshape(b, n, width)
+    q, k, v = qkv.reshape(b, n, 3, num_heads, width // num_heads).transpose(2, 0, 3, 1, 4)
+    y = attention(q[:, :, :num_queries], k, v, dropout=dropout, rng=rng)
+    return y.transpose(0, 2, 1, 3).reshape(b, y.shape[2], width)
 
 
 def cross_entropy(

@@ -232,12 +232,19 @@ def _attentions() -> list[Case]:
         keep = naive.keep_mask(tuple(weights.shape), dropout, rng)
         return (weights * t.tensor(keep) / (1 - dropout)) @ v
 
-    def packed(t: Any, qkv: Any, num_heads: int, dropout: Any = 0.0, rng: Any = None) -> Any:
+    def packed(
+        t: Any,
+        qkv: Any,
+        num_heads: int,
+        dropout: Any = 0.0,
+        rng: Any = None,
+        num_queries: Any = None,
+    ) -> Any:
         b, n, width = qkv.shape
         width //= 3
         q, k, v = qkv.reshape(b, n, 3, num_heads, width // num_heads).permute(2, 0, 3, 1, 4)
-        y = torch(t, q, k, v, dropout=dropout, rng=rng)
-        return y.transpose(1, 2).reshape(b, n, width)
+        y = torch(t, q[:, :, :num_queries], k, v, dropout=dropout, rng=rng)
+        return y.transpose(1, 2).reshape(b, y.shape[2], width)
 
     shapes = (2, 3, 5, 4), (2, 3, 6, 4), (2, 3, 6, 7)
     noise = {"dropout": 0.3, "rng": np.random.default_rng(3)}
@@ -261,45 +268,23 @@ def _attentions() -> list[Case]:
     ]
     masked = also(normal(*shapes), mask)
     qkv = normal((2, 5, 24))
+    packed_table: list[tuple[str, Any, dict[str, Any]]] = [
+        ("two heads", qkv, {"num_heads": 2}),
+        ("one head", qkv, {"num_heads": 1}),
+        ("heads of width one", qkv, {"num_heads": 8}),
+        ("one token", normal((3, 1, 12)), {"num_heads": 2}),
+        ("large scores", normal((1, 5, 12), scale=5), {"num_heads": 1}),
+        ("dropout", qkv, {"num_heads": 2, **noise}),
+        ("one query", qkv, {"num_heads": 2, "num_queries": 1}),
+        ("some queries and dropout", qkv, {"num_heads": 2, "num_queries": 3, **noise}),
+        ("an empty batch", normal((0, 5, 24)), {"num_heads": 2}),
+    ]
     return [
         *(Case("attention", about, a, naive.attention, torch, given) for about, a, given in table),
         Case("attention", "a mask of -inf", masked, naive.attention, torch, smooth=False),
-        Case(
-            "packed_attention", "two heads", qkv, naive.packed_attention, packed, {"num_heads": 2}
-        ),
-        Case("packed_attention", "one head", qkv, naive.packed_attention, packed, {"num_heads": 1}),
-        Case(
-            "packed_attention",
-            "heads of width one",
-            qkv,
-            naive.packed_attention,
-            packed,
-            {"num_heads": 8},
-        ),
-        Case(
-            "packed_attention",
-            "large scores",
-            normal((1, 5, 12), scale=5),
-            naive.packed_attention,
-            packed,
-            {"num_heads": 1},
-        ),
-        Case(
-            "packed_attention",
-            "dropout",
-            qkv,
-            naive.packed_attention,
-            packed,
-            {"num_heads": 2, **noise},
-        ),
-        Case(
-            "packed_attention",
-            "an empty batch",
-            normal((0, 5, 24)),
-            naive.packed_attention,
-            packed,
-            {"num_heads": 2},
-            smooth=False,
+        *(
+            Case("packed_attention", about, a, naive.packed_attention, packed, given)
+            for about, a, given in packed_table
         ),
     ]
 
