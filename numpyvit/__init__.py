@@ -1,4 +1,5 @@
-"""numpyvit: the Vision Transformer, from reverse-mode autograd to attention maps, in plain NumPy."""
+"""The Vision Transformer, from reverse-mode autograd to attention maps, in plain NumPy."""
+
 from __future__ import annotations
 
 from numpyvit import functional, nn

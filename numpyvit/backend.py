@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 
 Array = Any  # a numpy.ndarray or a cupy.ndarray: their interfaces agree, their types do not
+Generator = numpy.random.Generator  # randomness is drawn on the CPU, whatever the array library
 
 _PACKAGE_OF_MODULE = {"PIL": "Pillow"}
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-
-import numpy.random
+from typing import Literal, overload
 
 from numpyvit import ops
+from numpyvit.backend import Generator
 from numpyvit.tensor import Tensor, differentiable
 
 TensorOp = Callable[..., Tensor]
@@ -79,6 +79,19 @@ def split(x: Tensor, size: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     return [x[(*before, slice(end - size, end))] for size, end in zip(sizes, ends, strict=True)]
 
 
+def attention_weights(
+    q: Tensor, k: Tensor, bias: Tensor | None = None, *, scale: float | None = None
+) -> Tensor:
+    """`softmax(q k^T * scale + bias)`: how much each query attends to each key; rows sum to 1.
+
+    `q` (..., N, K), `k` (..., M, K), `bias` broadcast to (..., N, M), `scale` K**-0.5 by default.
+    Returns (..., N, M), a Tensor on the tape, so that its gradient can be asked for.
+    """
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
+    return softmax(scores if bias is None else scores + bias)
+
+
+@overload
 def scaled_dot_product_attention(
     q: Tensor,
     k: Tensor,
@@ -87,19 +100,44 @@ def scaled_dot_product_attention(
     *,
     scale: float | None = None,
     dropout_p: float = 0.0,
-    rng: numpy.random.Generator | None = None,
+    rng: Generator | None = None,
+    return_weights: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def scaled_dot_product_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    rng: Generator | None = None,
+    return_weights: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def scaled_dot_product_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    rng: Generator | None = None,
     return_weights: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """`softmax(q k^T * scale + bias) v` (Vaswani et al. 2017, equation 1).
+    """`softmax(q k^T * scale + bias) v` (Vaswani et al. 2017, equation 1): (..., N, V).
 
-    `q` (..., N, K), `k` (..., M, K), `v` (..., M, V), `bias` broadcast to (..., N, M), `scale`
-    K**-0.5 by default. `dropout_p` zeroes weights at random and needs `rng`. Returns (..., N, V);
-    with `return_weights` also the weights (..., N, M) before dropout, a Tensor on the tape, so
-    that gradients with respect to them can be asked for.
+    Shapes as in `attention_weights`, with `v` (..., M, V). `dropout_p` zeroes weights at random
+    and needs `rng`. With `return_weights` the weights, before dropout, come second; this is the
+    slower way, step by step.
     """
     if not return_weights:
         return _attention(q, k, v, bias, scale=scale, dropout=dropout_p, rng=rng)
-    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
-    weights = softmax(scores if bias is None else scores + bias)
+    weights = attention_weights(q, k, bias, scale=scale)
     kept = dropout(weights, dropout_p, rng) if dropout_p else weights
     return kept @ v, weights

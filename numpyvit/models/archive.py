@@ -58,7 +58,7 @@ def write_archive(
     entries = {_MODEL + name: to_numpy(array) for name, array in weights.items()}
     entries |= {name: to_numpy(array) for name, array in (extra or {}).items()}
     entries[_RECORD] = numpy.frombuffer(json.dumps(record).encode(), numpy.uint8)
-    save = numpy.savez_compressed if compress else numpy.savez
+    save: Any = numpy.savez_compressed if compress else numpy.savez
     with replacing(path) as file:
         save(file, **entries)
 

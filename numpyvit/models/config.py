@@ -84,5 +84,5 @@ class ViTConfig:
         return dataclasses.replace(self, **overrides)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as a dict that JSON can hold; `ViTConfig(**config.to_dict())` gives it back."""
+        """The fields as JSON can hold them; `ViTConfig(**config.to_dict())` is the way back."""
         return dataclasses.asdict(self)

@@ -9,7 +9,7 @@ import numpy
 from numpy.random import Generator
 
 from numpyvit.models.vit import VisionTransformer
-from numpyvit.nn import Attention, Linear, init
+from numpyvit.nn import Attention, Conv2d, Linear, init
 
 Weights = numpy.ndarray
 
@@ -49,7 +49,7 @@ def start_structured(model: VisionTransformer, rng: Generator) -> None:
     filters = cosine_filters(model.config.in_channels, model.config.patch_size)
     filters = filters[: model.config.embed_dim]
     projection.weight.data[: len(filters)] = filters
-    projection.bias.data[...] = 0
+    _clear_bias(projection)
 
 
 def sincos_positions(grid: int, width: int) -> Weights:
@@ -111,6 +111,10 @@ def _near_identity(width: int, noise: float, identity: float, rng: Generator) ->
 
 def _set_linear(layer: Linear, weight: Weights) -> None:
     layer.weight.data[...] = weight
+    _clear_bias(layer)
+
+
+def _clear_bias(layer: Linear | Conv2d) -> None:
     if layer.bias is not None:
         layer.bias.data[...] = 0
 

@@ -1,4 +1,5 @@
 """Layers: modules with parameters, made of the functions in `numpyvit.functional`."""
+
 from __future__ import annotations
 
 from numpyvit.nn.randomness import current_generator, use_generator

@@ -111,7 +111,7 @@ class HeadwiseAttention(Module):
         """The head-by-head form of `fused`, with copies of its weights."""
         dim = fused.proj.weight.shape[0]
         split = cls(dim, fused.num_heads, qkv_bias=fused.qkv.bias is not None)
-        state = {"proj.weight": fused.proj.weight.data, "proj.bias": fused.proj.bias.data}
+        state = {f"proj.{name}": array for name, array in fused.proj.state_dict().items()}
         for name, parameter in fused.qkv.named_parameters():
             # (3 h k) ... -> 3 h k ...
             rows = parameter.data.reshape(3, fused.num_heads, -1, *parameter.shape[1:])

@@ -1,4 +1,5 @@
 """The mathematics: each op takes arrays and returns its value and its pullback (see `types`)."""
+
 from __future__ import annotations
 
 from numpyvit.ops.types import OpResult, sum_to

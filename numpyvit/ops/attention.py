@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import math
 
-import numpy.random
-
-from numpyvit.backend import Array, array_module
+from numpyvit.backend import Array, Generator, array_module
 from numpyvit.ops.regularization import keep_mask
 from numpyvit.ops.types import Needs, OpResult, sum_to
 
@@ -27,7 +25,7 @@ def attention(
     /,
     scale: float | None = None,
     dropout: float = 0.0,
-    rng: numpy.random.Generator | None = None,
+    rng: Generator | None = None,
 ) -> OpResult:
     """Attention of queries `q` (..., N, K) to keys `k` (..., M, K) with values `v` (..., M, V).
 
@@ -55,7 +53,7 @@ def packed_attention(
     /,
     num_heads: int,
     dropout: float = 0.0,
-    rng: numpy.random.Generator | None = None,
+    rng: Generator | None = None,
     num_queries: int | None = None,
 ) -> OpResult:
     """Self-attention on one projection: `qkv` (B, N, 3*D), rows [q heads | k heads | v heads].

@@ -72,7 +72,7 @@ def _pair(value: int | Pair, name: str, least: int) -> Pair:
     pair = (value, value) if isinstance(value, int) else tuple(value)
     if len(pair) != 2 or min(pair) < least:
         raise ValueError(f"[conv2d] expected {name} of at least {least}, got {value}")
-    return pair  # type: ignore[return-value]
+    return pair
 
 
 def _check(x: Array, weight: Array, padding: Pair) -> None:

@@ -29,9 +29,7 @@ def drop_path(x: Array, /, p: float, rng: Generator) -> OpResult:
     return _masked(x, keep, 1 / (1 - p))
 
 
-def keep_mask(
-    shape: tuple[int, ...], p: float, rng: Generator, *, like: Array
-) -> Array:
+def keep_mask(shape: tuple[int, ...], p: float, rng: Generator, *, like: Array) -> Array:
     """Booleans of `shape`, False with probability `p`, in the library of the array `like`.
 
     Random bits against a threshold: three times faster than uniform floats.

@@ -113,6 +113,6 @@ def _picks_once(key: Any) -> bool:
         part is None
         or part is Ellipsis
         or isinstance(part, int | slice)
-        or getattr(part, "dtype", None) == bool
+        or getattr(getattr(part, "dtype", None), "kind", None) == "b"
         for part in parts
     )

@@ -6,8 +6,6 @@ import functools
 import math
 from collections.abc import Sequence
 
-import numpy
-
 from numpyvit.backend import Array, array_module, device_of, require
 
 _ERF_IS_ONE_FROM = 4.0  # in float32: 1 - erf(4) is 1.5e-8
@@ -44,7 +42,7 @@ def _atanh_erf_polynomial() -> Sequence[float]:
 
     Interpolated at Chebyshev nodes: degree 12 is the first at which the error stops falling.
     """
-    chebyshev = numpy.polynomial.chebyshev
+    chebyshev = array_module().polynomial.chebyshev
     nodes = chebyshev.chebpts1(13)
     points = [_ERF_IS_ONE_FROM * math.sqrt((node + 1) / 2) for node in nodes]
     values = [(math.log1p(math.erf(x)) - math.log(math.erfc(x))) / (2 * x) for x in points]

@@ -1,4 +1,5 @@
 """Tensors and the tape: reverse-mode differentiation of any op that brings its pullback."""
+
 from __future__ import annotations
 
 from numpyvit.tensor.tape import no_grad

@@ -1,5 +1,7 @@
 """Training: recipes, micro-batches on threads, run folders, the loop."""
 
+from __future__ import annotations
+
 from numpyvit.train.parallel import TreeSum, WorkerPool, available_cores
 from numpyvit.train.step import Evaluation, StepResult, evaluate, set_gradients
 from numpyvit.train.recipes import RECIPES, Recipe, recipe

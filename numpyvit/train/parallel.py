@@ -3,7 +3,7 @@
 NumPy and BLAS let go of the interpreter's lock while they compute, so plain threads use all cores.
 A micro-batch is small enough for its activations to stay in a core's cache. Sums over micro-batches
 are formed in a fixed binary tree over their indices, so the order in which threads finish does not
-matter, and no more partial sums wait than the tree is deep, plus one for each thread.
+matter, and the partial sums that wait are at most one a level of the tree and thread.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Self
+
+import numpy
 
 from numpyvit.backend import Array, require
 
@@ -82,22 +84,29 @@ class WorkerPool:
         self._executor = None
 
     def sum(self, task: Callable[[int], Partial], count: int) -> Partial:
-        """The tree sum of `task(0)`, ..., `task(count - 1)`; the first error in one is raised."""
+        """The tree sum of `task(0)`, ..., `task(count - 1)`; the first error in one is raised.
+
+        Tasks run under the caller's `numpy.errstate`, in whatever thread.
+        """
         tree = TreeSum(count)
         if self._executor is None:
             for index in range(count):
                 tree.add(index, task(index))
         else:
-            futures = [
-                self._executor.submit(lambda index=index: tree.add(index, task(index)))
-                for index in range(count)
-            ]
-            done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
+            floating_point = numpy.geterr()
+
+            def run(index: int) -> None:
+                with numpy.errstate(**floating_point):
+                    tree.add(index, task(index))
+
+            futures = [self._executor.submit(run, index) for index in range(count)]
+            _, waiting = wait(futures, return_when=FIRST_EXCEPTION)
             for future in waiting:
                 future.cancel()
             wait(waiting)
-            for future in done:
-                future.result()
+            for future in futures:
+                if not future.cancelled():
+                    future.result()
         if tree.total is None:
             raise ValueError("[WorkerPool] expected at least 1 micro-batch, got 0")
         return tree.total

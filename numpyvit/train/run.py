@@ -24,7 +24,8 @@ class RunConfig:
     """What a run does; with the same one, every run ends in the same bits.
 
     `data` and `data_dir` as for `load_dataset`. `validation_split` images of the training data are
-    held out and validated on instead of the test data; 0 for none.
+    held out and validated on instead of the test data; 0 for none. Of the others the first
+    `train_images` are trained on; 0 for all.
     """
 
     data: str = "shapes"
@@ -35,6 +36,7 @@ class RunConfig:
     seed: int = 0
     device: str = "cpu"
     validation_split: int = 0
+    train_images: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON holds them."""
@@ -43,7 +45,7 @@ class RunConfig:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> RunConfig:
         """What `to_dict` gave, after a way through JSON."""
-        recipe = {
+        recipe: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in fields["recipe"].items()
         }

@@ -17,6 +17,7 @@ from numpyvit.models import (
     create_model,
     model_config,
 )
+from numpyvit.nn import Parameter
 from numpyvit.optim import AdamW, LambdaLR, clip_grad_norm_, constant, warmup_cosine
 from numpyvit.train.diagnose import NonFiniteError, first_non_finite, non_finite_gradient
 from numpyvit.train.interrupt import Interruption
@@ -220,7 +221,8 @@ def parameter_groups(model: VisionTransformer, recipe: Recipe) -> list[dict[str,
     if recipe.decay_vectors:
         return [{"params": model.parameters(), "weight_decay": recipe.weight_decay}]
     exempt = ("cls_token", "pos_embed")
-    matrices, vectors = [], []
+    matrices: list[Parameter] = []
+    vectors: list[Parameter] = []
     for name, parameter in model.named_parameters():
         decays = parameter.ndim > 1 and name not in exempt
         (matrices if decays else vectors).append(parameter)
