@@ -24,11 +24,13 @@ def load_dataset(
     data_dir: str | Path | None = None,
     image_size: int = 32,
     seed: int = 0,
+    count: int | None = None,
 ) -> Dataset:
     """The "train" or "test" part of "shapes", "cifar10" or a folder with one sub-folder a class.
 
     `data_dir` says where CIFAR-10 lies. Pictures are squares of side `image_size`. `seed` makes
-    `shapes` and divides a folder that is not divided. Raises ValueError for unknown names and
+    `shapes` and divides a folder that is not divided; `count` says how many `shapes` are made, of
+    which a smaller number are the first of a greater one. Raises ValueError for unknown names and
     settings, FileNotFoundError for data that is not there.
     """
     if split not in ("train", "test"):
@@ -40,10 +42,14 @@ def load_dataset(
             f"[data] expected no data folder for {name!r}, got {str(data_dir)!r}: it is for "
             "'cifar10'; pictures of your own are named by their folder (--data FOLDER)"
         )
+    if count is not None and (name != "shapes" or count < 1):
+        raise ValueError(
+            f"[data] expected a positive count, and for 'shapes' alone, got {count} for {name!r}"
+        )
     if name == "shapes":
         stream = 0 if split == "train" else 1
         images, labels = make_shapes(
-            SHAPES_COUNT[split], seed=seed, stream=stream, image_size=image_size
+            count or SHAPES_COUNT[split], seed=seed, stream=stream, image_size=image_size
         )
         return ArrayDataset(images, labels, CLASS_NAMES)
     if name == "cifar10":

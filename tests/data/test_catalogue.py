@@ -28,6 +28,13 @@ def test_cifar10_at_another_size_is_resized(monkeypatch, rng):
     assert_same_bits(large.labels, small.labels)
 
 
+def test_fewer_shapes_are_the_first_of_more():
+    few, more = (load_dataset("shapes", "test", count=count) for count in (20, 30))
+    assert (len(few), len(more)) == (20, 30)
+    assert_same_bits(few.images(range(20)), more.images(range(20)))
+    assert_same_bits(few.labels, more.labels[:20])
+
+
 def test_a_path_is_a_folder_of_pictures(tmp_path):
     pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     for name in ("a", "b"):
@@ -49,6 +56,8 @@ def test_a_path_is_a_folder_of_pictures(tmp_path):
         ("shapes", {"image_size": 0}, ValueError, "positive image_size, got 0"),
         ("shapes", {"image_size": 8}, ValueError, "at least 16, got 8"),
         ("shapes", {"data_dir": "x"}, ValueError, "it is for 'cifar10'"),
+        ("shapes", {"count": 0}, ValueError, "positive count, and for 'shapes' alone, got 0"),
+        ("cifar10", {"count": 9}, ValueError, "for 'shapes' alone, got 9 for 'cifar10'"),
     ],
 )
 def test_what_is_unknown_or_out_of_range_is_named(name, settings, error, message):
