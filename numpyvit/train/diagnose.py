@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from numpyvit.backend import Array, array_module
+from numpyvit.backend import Array, array_module, to_device
 from numpyvit.models import VisionTransformer
 from numpyvit.nn import Module, use_generator
 from numpyvit.tensor import Tensor, no_grad
@@ -38,7 +38,7 @@ def first_non_finite(
             found.append(f"the output of {name or 'the model'}")
 
     with _watching(model, look), no_grad(), use_generator(rng):
-        model(images)
+        model(to_device(images, model.cls_token.device))
     return found[0] if found else None
 
 

@@ -94,10 +94,11 @@ class Trainer:
     def _train_epoch(self, bar: ProgressBar, interruption: Interruption) -> None:
         done = self.progress
         self.model.train()
+        started = time.perf_counter()
         for images, labels in self.loader.epoch(done.epoch, done.batch):
-            started = time.perf_counter()
             result = self._train_step(images, labels)
-            elapsed = time.perf_counter() - started
+            elapsed = time.perf_counter() - started  # with the wait for the batch, if any
+            started += elapsed
             done.step += 1
             done.batch += 1
             done.loss_sum += result.loss_sum
@@ -133,8 +134,8 @@ class Trainer:
             raise NonFiniteError(
                 f"[train] the loss is {result.loss:g} at step {self.progress.step + 1} with "
                 f"learning rate {self.optimizer.param_groups[0]['lr']:g}: the first value that is "
-                f"not finite is in {fault}; lower --lr or clip the gradients, then resume from the "
-                f"last epoch with --resume {self.folder.path}"
+                f"not finite is in {fault}; start again with a lower --lr "
+                f"(what was reached before is kept in {self.folder.path})"
             )
         if self.recipe.clip_norm:
             clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
