@@ -111,16 +111,28 @@ class RunFolder:
             ) from error
 
     def rows(self) -> list[Row]:
-        """The rows of metrics.jsonl, one an epoch; an unfinished last line is left out."""
+        """The rows of metrics.jsonl, one an epoch; an unfinished last line is left out.
+
+        Raises ValueError where another line is damaged.
+        """
         if not self.metrics_file.is_file():
             return []
-        lines = self.metrics_file.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = self.metrics_file.read_bytes().split(b"\n")[:-1]  # what follows is unfinished
+        try:
+            rows = [json.loads(line) for line in lines]
+            return sorted(rows, key=lambda row: int(row["epoch"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"[RunFolder] expected one JSON object with an 'epoch' a line, but "
+                f"{self.metrics_file} has others ({error}); delete those lines"
+            ) from error
 
     def append(self, row: Row) -> None:
-        """Add a row to metrics.jsonl."""
+        """Add a row to metrics.jsonl; it is on disk before the checkpoint that counts on it."""
         with self.metrics_file.open("a") as file:
             file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def keep_rows(self, epochs: int) -> None:
         """Drop the rows of epochs after number `epochs`: they will be run again."""
@@ -154,13 +166,16 @@ class RunFolder:
         if not self.last.exists():
             return Progress()
         saved = load_model(self.last)
-        if "progress" not in saved.archive.record:
+        try:
+            progress = Progress(**saved.archive.record["progress"])
+        except (KeyError, TypeError) as error:
             raise ValueError(
-                f"[RunFolder] expected a training checkpoint, but {self.last} holds a model only"
-            )
+                f"[RunFolder] expected a training checkpoint, but {self.last} does not say where "
+                f"the run stood ({error}); give a folder that `numpyvit train` wrote"
+            ) from error
         model.load_state_dict(saved.archive.weights())
         optimizer.load_state_dict(saved.archive.section(_OPTIMIZER))
-        return Progress(**saved.archive.record["progress"])
+        return progress
 
 
 def next_folder(parent: str | os.PathLike[str], stem: str) -> Path:
