@@ -53,9 +53,16 @@ class Recipe:
         check_positive(
             "Recipe", epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, std=min(self.std)
         )
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"[Recipe] expected mean and std alike, got {self.mean}, {self.std}")
         for name in ("weight_decay", "warmup_epochs", "clip_norm", "crop_padding"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"[Recipe] expected {name} >= 0, got {getattr(self, name)}")
+        for name in ("dropout", "label_smoothing", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"[Recipe] expected 0 <= {name} < 1, got {getattr(self, name)}")
+        if not 0 < self.crop_scale <= 1:
+            raise ValueError(f"[Recipe] expected 0 < crop_scale <= 1, got {self.crop_scale}")
         if self.schedule not in SCHEDULES:
             raise ValueError(
                 f"[Recipe] unknown schedule {self.schedule!r}; {suggest(self.schedule, SCHEDULES)}"
@@ -67,7 +74,11 @@ class Recipe:
             )
 
     def replace(self, **overrides: Any) -> Recipe:
-        """A copy with some fields changed."""
+        """A copy with some fields changed; ValueError that suggests a name for an unknown one."""
+        names = [field.name for field in dataclasses.fields(self)]
+        for name in overrides:
+            if name not in names:
+                raise ValueError(f"[Recipe] unknown option {name!r}; {suggest(name, names)}")
         return dataclasses.replace(self, **overrides)
 
     def train_transform(self, image_size: int) -> Transform:
