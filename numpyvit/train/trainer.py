@@ -82,7 +82,8 @@ class Trainer:
             done.epoch * len(self.train_data) + done.count,
             self.recipe.epochs,
         )
-        with self.pool, Interruption() as interruption:
+        quiet = numpy.errstate(all="ignore")  # what is not finite is looked for, and named
+        with self.pool, quiet, Interruption() as interruption:
             try:
                 while done.epoch < self.recipe.epochs:
                     self._train_epoch(bar, interruption)
@@ -131,16 +132,19 @@ class Trainer:
             fault = self._locate(images, seed) or "the loss"
         fault = fault or non_finite_gradient(self.model)
         if fault:
-            raise NonFiniteError(
-                f"[train] the loss is {result.loss:g} at step {self.progress.step + 1} with "
-                f"learning rate {self.optimizer.param_groups[0]['lr']:g}: the first value that is "
-                f"not finite is in {fault}; start again with a lower --lr "
-                f"(what was reached before is kept in {self.folder.path})"
-            )
+            raise self._non_finite(f"loss is {result.loss:g} at", self.progress.step + 1, fault)
         if self.recipe.clip_norm:
             clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         return result
+
+    def _non_finite(self, what: str, step: int, fault: str) -> NonFiniteError:
+        return NonFiniteError(
+            f"[train] the {what} step {step} with learning rate "
+            f"{self.optimizer.param_groups[0]['lr']:g}: the first value that is not finite is in "
+            f"{fault}; start again with a lower --lr "
+            f"(what was reached before is kept in {self.folder.path})"
+        )
 
     def _locate(self, images: numpy.ndarray, seed: tuple[int, int]) -> str | None:
         """Run the micro-batches again, one after the other, and look at every layer."""
@@ -162,6 +166,11 @@ class Trainer:
             self.pool,
             micro_batch=self.micro_batch,
         )
+        if not numpy.isfinite(result.loss):
+            images = self.recipe.normalize()(self.val_data.images([0]), numpy.random.default_rng(0))
+            self.model.eval()
+            fault = self._locate(images, (self.config.seed, done.step)) or "the validation loss"
+            raise self._non_finite(f"validation loss is {result.loss:g} after", done.step, fault)
         done.seconds += time.perf_counter() - started
         row = {
             "epoch": done.epoch + 1,
