@@ -37,8 +37,10 @@ def first_non_finite(
         if isinstance(output, Tensor) and not found and not _is_finite(output.data):
             found.append(f"the output of {name or 'the model'}")
 
-    with _watching(model, look), no_grad(), use_generator(rng):
-        model(to_device(images, model.cls_token.device))
+    token = model.cls_token
+    batch = to_device(images.astype(token.dtype, copy=False), token.device)
+    with _watching(model, look), no_grad(), use_generator(rng), numpy.errstate(all="ignore"):
+        model(batch)
     return found[0] if found else None
 
 
