@@ -1,0 +1,329 @@
+"""Layers against PyTorch's with shared weights, and what only this package has."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from tolerances import assert_close, assert_same_bits
+
+from numpyvit import Tensor, functional, gradients, nn
+
+
+def share(
+    ours: nn.Module, theirs: Any, dtype: np.dtype, names: dict[str, str] | None = None
+) -> Any:
+    """`theirs` in `dtype` with the weights of `ours`; `names` maps its names to ours."""
+    ours.to(dtype)
+    for _, parameter in ours.named_parameters():  # so that norms are not ones and zeros
+        noise = np.random.default_rng(parameter.size).standard_normal(parameter.shape)
+        parameter.data = parameter.data + (0.1 * noise).astype(dtype)
+    torch_dtype = {"float32": "float", "float64": "double"}[np.dtype(dtype).name]
+    theirs = getattr(theirs, torch_dtype)()
+    state = ours.state_dict()
+    for name, tensor in theirs.named_parameters():
+        tensor.data[...] = tensor.new_tensor(state[(names or {}).get(name, name)])
+    return theirs
+
+
+def assert_parity(torch: ModuleType, ours: Any, theirs: Any, x: np.ndarray, **names: Any) -> None:
+    """Equal outputs, equal gradients of the input and of every parameter."""
+    ours_x, theirs_x = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    y, expected = ours(ours_x), theirs(theirs_x)
+    assert_close(y, expected)
+    dy = np.random.default_rng(1).standard_normal(y.shape).astype(x.dtype)
+    expected.backward(torch.tensor(dy))
+    parameters = dict(ours.named_parameters())
+    found = gradients(y, [ours_x, *parameters.values()], dy)
+    assert_close(found[0], theirs_x.grad)
+    translated = {
+        names.get("names", {}).get(name, name): tensor for name, tensor in theirs.named_parameters()
+    }
+    assert translated.keys() == parameters.keys()
+    for name, gradient in zip(parameters, found[1:], strict=True):
+        assert_close(gradient, translated[name].grad, op=name)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_is_pytorchs(
+    bias: bool, torch: ModuleType, rng: np.random.Generator, dtype: np.dtype
+) -> None:
+    ours = nn.Linear(5, 7, bias=bias, rng=rng)
+    theirs = share(ours, torch.nn.Linear(5, 7, bias=bias), dtype)
+    assert_parity(torch, ours, theirs, rng.standard_normal((2, 3, 5)).astype(dtype))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3},
+        {"kernel_size": (2, 3), "stride": (2, 1), "padding": (0, 2)},
+        {"kernel_size": 4, "stride": 4, "bias": False},
+    ],
+)
+def test_conv2d_is_pytorchs(
+    options: dict[str, Any], torch: ModuleType, rng: np.random.Generator, dtype: np.dtype
+) -> None:
+    ours = nn.Conv2d(3, 5, **options, rng=rng)
+    theirs = share(ours, torch.nn.Conv2d(3, 5, **options), dtype)
+    assert_parity(torch, ours, theirs, rng.standard_normal((2, 3, 8, 9)).astype(dtype))
+
+
+def test_layer_norm_is_pytorchs(
+    torch: ModuleType, rng: np.random.Generator, dtype: np.dtype
+) -> None:
+    ours = nn.LayerNorm(8, eps=1e-5)
+    theirs = share(ours, torch.nn.LayerNorm(8, eps=1e-5), dtype)
+    assert_parity(torch, ours, theirs, 3 + rng.standard_normal((2, 4, 8)).astype(dtype))
+
+
+TORCHS_NAMES = {
+    "in_proj_weight": "qkv.weight",
+    "in_proj_bias": "qkv.bias",
+    "out_proj.weight": "proj.weight",
+    "out_proj.bias": "proj.bias",
+}
+
+
+def test_attention_is_pytorchs_multi_head_attention(
+    torch: ModuleType, rng: np.random.Generator, dtype: np.dtype
+) -> None:
+    ours = nn.Attention(12, 3, rng=rng)
+    theirs = share(ours, torch.nn.MultiheadAttention(12, 3, batch_first=True), dtype, TORCHS_NAMES)
+    x = rng.standard_normal((2, 5, 12)).astype(dtype)
+    maps: list[Tensor] = []
+    y = ours(Tensor(x), maps)
+    t = torch.tensor(x)
+    expected, weights = theirs(t, t, t, average_attn_weights=False)
+    assert_close(y, expected)
+    assert_close(ours(Tensor(x)), expected)
+    assert_close(maps[0], weights)
+
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    expected.backward(torch.tensor(dy))
+    ours(Tensor(x)).backward(dy)
+    state = dict(ours.named_parameters())
+    for name, tensor in theirs.named_parameters():
+        assert_close(state[TORCHS_NAMES[name]].grad, tensor.grad, op=name)
+
+
+@pytest.mark.parametrize("qkv_bias", [True, False])
+def test_attention_head_by_head_is_the_fused_one(
+    qkv_bias: bool, rng: np.random.Generator, dtype: np.dtype
+) -> None:
+    fused = nn.Attention(12, 3, qkv_bias=qkv_bias, rng=rng).to(dtype)
+    by_head = nn.HeadwiseAttention.from_fused(fused)
+    x = rng.standard_normal((2, 5, 12)).astype(dtype)
+    a, b = Tensor(x, requires_grad=True), Tensor(x, requires_grad=True)
+    y, z = fused(a), by_head(b)
+    assert_close(z, y)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    y.backward(dy)
+    z.backward(dy)
+    assert_close(b.grad, a.grad)
+    assert_close(by_head.proj.weight.grad, fused.proj.weight.grad)
+    rows = fused.qkv.weight.grad.reshape(3, 3, 4, 12)  # (3 h k) d -> 3 h k d
+    for number, head in enumerate(by_head.heads):
+        for part, role in enumerate([head.query, head.key, head.value]):
+            assert_close(role.weight.grad, rows[part, number])
+
+
+def test_the_head_by_head_form_has_weights_of_its_own(rng: np.random.Generator) -> None:
+    fused = nn.Attention(4, 2, rng=rng)
+    by_head = nn.HeadwiseAttention.from_fused(fused)
+    before = fused.qkv.weight.data.copy()
+    by_head.heads[0].query.weight.data += 1
+    assert_same_bits(fused.qkv.weight, before)
+
+
+@pytest.mark.parametrize("with_maps", [False, True])
+def test_attention_of_the_first_tokens_is_that_of_all_cut_off(
+    with_maps: bool, rng: np.random.Generator
+) -> None:
+    block = nn.Block(12, 3, 24, rng=rng).to("float64")
+    x = Tensor(rng.standard_normal((2, 5, 12)), requires_grad=True)
+    whole, cut = block(x)[:, :2], block(x, [] if with_maps else None, 2)
+    assert_close(cut, whole)
+    dy = rng.standard_normal(cut.shape)
+    sources = [x, *block.parameters()]
+    pairs = zip(gradients(cut, sources, dy), gradients(whole, sources, dy), strict=True)
+    for found, expected in pairs:
+        assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "relu", "silu"])
+def test_mlp_is_pytorchs(
+    name: str, torch: ModuleType, rng: np.random.Generator, dtype: np.dtype
+) -> None:
+    activations = {
+        "gelu": torch.nn.GELU(),
+        "gelu_tanh": torch.nn.GELU("tanh"),
+        "relu": torch.nn.ReLU(),
+        "silu": torch.nn.SiLU(),
+    }
+    ours = nn.Mlp(6, 10, activation_name=name, rng=rng)
+    sequence = torch.nn.Sequential(
+        torch.nn.Linear(6, 10), activations[name], torch.nn.Linear(10, 6)
+    )
+    names = {f"{i}.{w}": f"fc{n}.{w}" for i, n in ((0, 1), (2, 2)) for w in ("weight", "bias")}
+    theirs = share(ours, sequence, dtype, names)
+    x = rng.standard_normal((2, 3, 6)).astype(dtype)
+    assert_parity(torch, ours, theirs, x, names=names)
+
+
+def test_block_is_pytorchs_pre_norm_encoder_layer(
+    torch: ModuleType, rng: np.random.Generator, dtype: np.dtype
+) -> None:
+    ours = nn.Block(12, 3, 20, norm_eps=1e-5, rng=rng)
+    layer = torch.nn.TransformerEncoderLayer(
+        12, 3, 20, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+    names = {f"self_attn.{theirs}": f"attn.{name}" for theirs, name in TORCHS_NAMES.items()}
+    for n in (1, 2):
+        names |= {f"linear{n}.{w}": f"mlp.fc{n}.{w}" for w in ("weight", "bias")}
+    theirs = share(ours, layer, dtype, names)
+    x = rng.standard_normal((2, 5, 12)).astype(dtype)
+    assert_parity(torch, ours, theirs, x, names=names)
+
+
+def test_patch_embedding_as_convolution_as_linear_layer_and_in_pytorch_are_one(
+    torch: ModuleType, rng: np.random.Generator, dtype: np.dtype
+) -> None:
+    linear = nn.PatchEmbed(8, 4, 3, 6, rng=rng)
+    conv = nn.PatchEmbed(8, 4, 3, 6, as_convolution=True)
+
+    class Theirs(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.proj = torch.nn.Conv2d(3, 6, 4, stride=4)
+
+        def forward(self, x: Any) -> Any:
+            return self.proj(x).flatten(2).transpose(1, 2)
+
+    x = rng.standard_normal((2, 3, 8, 8)).astype(dtype)
+    assert_parity(torch, linear, share(linear, Theirs(), dtype), x)
+    conv.to(dtype).load_state_dict(linear.state_dict())
+    fresh = Theirs().to(getattr(torch, dtype.name))
+    for name, tensor in fresh.named_parameters():
+        tensor.data[...] = torch.tensor(conv.state_dict()[name])
+    assert_parity(torch, conv, fresh, x)
+    assert linear.num_patches == 4
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.DropPath])
+def test_noise_is_drawn_in_training_only_and_keeps_the_mean(kind: Any) -> None:
+    layer, x = kind(0.3), Tensor(np.ones((20_000, 4), np.float32))
+    with nn.use_generator(np.random.default_rng(0)):
+        y = layer(x)
+    assert set(np.unique(y.data)) == {np.float32(0), np.float32(1 / 0.7)}
+    assert abs(y.data.mean() - 1) < 0.02
+    by_sample = y.data == y.data[:, :1]
+    assert by_sample.all() == (kind is nn.DropPath)
+    assert layer.eval()(x) is x
+    assert kind(0.0)(x) is x
+
+
+def test_the_gradient_of_dropout_is_dropped_alike() -> None:
+    x = Tensor(np.ones((50, 4)), requires_grad=True)
+    y = nn.Dropout(0.5)(x)
+    y.sum().backward()
+    assert_same_bits(x.grad, y.data)
+
+
+def noisy_block() -> nn.Block:
+    rng = np.random.default_rng(0)
+    return nn.Block(8, 2, 16, dropout=0.2, attention_dropout=0.2, drop_path=0.2, rng=rng)
+
+
+def noisy_output(block: nn.Block, seed: int) -> np.ndarray:
+    x = Tensor(np.random.default_rng(1).standard_normal((4, 5, 8)).astype("float32"))
+    with nn.use_generator(np.random.default_rng(seed)):
+        return block(x).data
+
+
+def test_a_generator_makes_dropout_repeatable() -> None:
+    block = noisy_block()
+    assert_same_bits(noisy_output(block, 3), noisy_output(block, 3))
+    assert (noisy_output(block, 3) != noisy_output(block, 4)).any()
+
+
+def test_eval_switches_all_randomness_off_and_train_on_again() -> None:
+    block = noisy_block()
+    assert_same_bits(noisy_output(block.eval(), 3), noisy_output(block, 4))
+    assert not any(module.training for _, module in block.named_modules())
+    assert (noisy_output(block.train(), 3) != noisy_output(block, 4)).any()
+
+
+def test_the_generator_is_the_threads_own() -> None:
+    block = noisy_block()
+    alone = [noisy_output(block, seed) for seed in range(20)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda seed: noisy_output(block, seed), range(20)))
+    for expected, found in zip(alone, together, strict=True):
+        assert_same_bits(found, expected)
+
+
+def test_use_generator_gives_back_the_one_before() -> None:
+    outer, inner = np.random.default_rng(0), np.random.default_rng(1)
+    with nn.use_generator(outer):
+        with nn.use_generator(inner):
+            assert nn.current_generator() is inner
+        assert nn.current_generator() is outer
+        with pytest.raises(KeyError), nn.use_generator(inner):
+            raise KeyError
+        assert nn.current_generator() is outer
+    assert nn.current_generator() not in (outer, inner)
+
+
+def test_starting_weights_are_pytorchs_in_distribution() -> None:
+    weight = nn.Linear(100, 400, rng=np.random.default_rng(0)).weight.data
+    assert np.abs(weight).max() <= 0.1
+    assert abs(weight.std() - 0.1 / 3**0.5) < 1e-3
+    normal = nn.init.trunc_normal((200, 200), np.random.default_rng(0))
+    assert np.abs(normal).max() <= 0.04
+    assert normal.dtype == np.float32
+    xavier = nn.init.xavier_uniform((30, 20), np.random.default_rng(0))
+    assert 0.3 < np.abs(xavier).max() <= (6 / 50) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: nn.Linear(0, 3), r"\[Linear\] 'in_features' must be positive but got 0"),
+        (lambda: nn.Linear(3, -1), "'out_features' must be positive but got -1"),
+        (lambda: nn.Conv2d(3, 4, 0), "'kernel_size' must be positive"),
+        (lambda: nn.LayerNorm(-1), "'dim' must be positive"),
+        (lambda: nn.LayerNorm(4, eps=0), "'eps' must be positive"),
+        (lambda: nn.Dropout(1.0), r"\[Dropout\].*0 <= p < 1, got 1.0"),
+        (lambda: nn.DropPath(-0.1), r"\[DropPath\].*got -0.1"),
+        (lambda: nn.Attention(10, 4), r"4 heads divide, got 10; take 8 or 12"),
+        (lambda: nn.HeadwiseAttention(10, 0), "'num_heads' must be positive"),
+        (lambda: nn.PatchEmbed(10, 4, 3, 8), "multiple of the patch size 4, got 10"),
+        (lambda: nn.PatchEmbed(8, 0, 3, 8), "'patch_size' must be positive"),
+        (lambda: nn.Mlp(4, 8, activation_name="gleu"), "unknown name 'gleu'; did you mean 'gelu'"),
+        (
+            lambda: nn.PatchEmbed(8, 4, 3, 8)(Tensor(np.zeros((1, 3, 10, 10), "float32"))),
+            r"images \(B, 3, 8, 8\), got \(1, 3, 10, 10\); resize",
+        ),
+        (
+            lambda: nn.PatchEmbed(8, 4, 3, 8)(Tensor(np.zeros((3, 8, 8), "float32"))),
+            r"images \(B, 3, 8, 8\), got \(3, 8, 8\)",
+        ),
+        (
+            lambda: nn.Linear(4, 2)(Tensor(np.zeros((1, 3), "float32"))),
+            r"\[linear\] expected inputs of width 4",
+        ),
+    ],
+)
+def test_a_wrong_size_is_named(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_functional_layers_and_modules_do_the_same(rng: np.random.Generator) -> None:
+    layer = nn.Linear(4, 3, rng=rng)
+    x = Tensor(rng.standard_normal((2, 4)).astype("float32"))
+    assert_same_bits(layer(x), functional.linear(x, layer.weight, layer.bias))
