@@ -66,8 +66,16 @@ def set_gradients(
 
     `images` (B, C, H, W) float, `labels` (B,). Micro-batch i draws its randomness from (*seed, i):
     loss and gradients do not depend on the number of workers, to the bit.
+
+    Raises ValueError without images and where all parameters are frozen, as well as what goes
+    wrong in a micro-batch; no `.grad` is changed then.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters or not len(images):
+        raise ValueError(
+            f"[set_gradients] expected at least 1 image and a parameter that is not frozen, got "
+            f"{len(images)} and {len(parameters)}"
+        )
     weight = numpy.asarray(1 / len(images), parameters[0].dtype)
 
     def run(index: int) -> Partial:
