@@ -38,12 +38,13 @@ def attention(
     backward = _attend(q, k, v, bias, y, scale, dropout, rng)
 
     def pullback(dy: Array, needs: Needs = (True,) * 4) -> tuple[Array | None, ...]:
-        dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))
+        dq, dk, dv = (
+            xp.empty(array.shape, array.dtype) if need else None
+            for array, need in zip((q, k, v), needs, strict=False)
+        )
         dscores = backward(dy, dq, dk, dv)
         dbias = sum_to(dscores, bias) if bias is not None and needs[3] else None
-        return tuple(
-            d if need else None for d, need in zip((dq, dk, dv, dbias), needs, strict=False)
-        )
+        return (dq, dk, dv, dbias)[: len(needs)]
 
     return y, pullback
 
@@ -97,7 +98,8 @@ def _heads_of(packed: Array, parts: int, num_heads: int) -> Array:
 def _attend(q, k, v, bias, y, scale, dropout, rng):  # type: ignore[no-untyped-def]
     """Write attention into `y`; return a function (dy, dq, dk, dv) that fills the last three.
 
-    That function returns the gradient of the scores, which is also the bias's.
+    That function leaves out those that are None and returns the gradient of the scores, which is
+    also the bias's.
     """
     xp = array_module(q)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -115,18 +117,21 @@ def _attend(q, k, v, bias, y, scale, dropout, rng):  # type: ignore[no-untyped-d
     weighted *= inverse_sum * inverse_keep if dropout else inverse_sum
     y[...] = weighted
 
-    def backward(dy: Array, dq: Array, dk: Array, dv: Array) -> Array:
+    def backward(dy: Array, dq: Array | None, dk: Array | None, dv: Array | None) -> Array:
         row_sum = xp.einsum("...k,...k->...", dy, weighted)[..., None]
         row_sum *= inverse_sum
         dy = dy * (inverse_sum * inverse_keep if dropout else inverse_sum)
-        xp.matmul(kept.swapaxes(-1, -2), dy, out=dv)
+        if dv is not None:
+            xp.matmul(kept.swapaxes(-1, -2), dy, out=dv)
         dscores = dy @ xp.ascontiguousarray(v.swapaxes(-1, -2))
         if dropout:
             dscores *= keep
         dscores -= row_sum
         dscores *= exp_scores
-        xp.multiply(dscores @ k, scale, out=dq)
-        xp.matmul(dscores.swapaxes(-1, -2), q, out=dk)
+        if dq is not None:
+            xp.multiply(dscores @ k, scale, out=dq)
+        if dk is not None:
+            xp.matmul(dscores.swapaxes(-1, -2), q, out=dk)
         return dscores
 
     return backward
