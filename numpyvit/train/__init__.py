@@ -10,6 +10,7 @@ from numpyvit.train.diagnose import NonFiniteError, first_non_finite, non_finite
 from numpyvit.train.interrupt import Interruption
 from numpyvit.train.progress import ProgressBar
 from numpyvit.train.trainer import Trainer, TrainingInterrupted, build_model, parameter_groups
+from numpyvit.train.pictures import class_probabilities, write_pictures
 
 __all__ = [
     "RECIPES",
@@ -28,6 +29,7 @@ __all__ = [
     "WorkerPool",
     "available_cores",
     "build_model",
+    "class_probabilities",
     "evaluate",
     "first_non_finite",
     "next_folder",
@@ -35,4 +37,5 @@ __all__ = [
     "parameter_groups",
     "recipe",
     "set_gradients",
+    "write_pictures",
 ]

@@ -1,0 +1,15 @@
+"""The command line: `numpyvit train`, `evaluate`, `predict`, `attention`, `models`."""
+
+# Each file imports only from those above it, which is not the alphabet's order.
+from __future__ import annotations
+
+from numpyvit.cli import errors
+from numpyvit.cli import common
+from numpyvit.cli import train
+from numpyvit.cli import evaluate
+from numpyvit.cli import predict
+from numpyvit.cli import attention
+from numpyvit.cli import models
+from numpyvit.cli.app import main
+
+__all__ = ["attention", "common", "errors", "evaluate", "main", "models", "predict", "train"]

@@ -1,0 +1,285 @@
+"""What the commands share: options, checkpoints, data, folders, tables."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from numpyvit.backend import suggest
+from numpyvit.cli import errors
+from numpyvit.data import (
+    Dataset,
+    ImageFolder,
+    Normalize,
+    Subset,
+    hold_out,
+    load_dataset,
+    read_picture,
+)
+from numpyvit.data.catalogue import NAMES
+from numpyvit.models import (
+    SavedModel,
+    load_model,
+    load_packaged_model,
+    model_config,
+    packaged_archive,
+)
+from numpyvit.train import RunConfig, RunFolder
+
+Commands = Any  # what argparse's add_subparsers returns; its type is private
+SHOWN_PIXELS = 320  # side of the square that is drawn, of a picture that has as many
+PACKAGED = "vit_cifar_patch4_32"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that reports a mistake in one line and exits with status 2."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; an unknown option is a mistake, and the nearest one is suggested."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [
+                name
+                for action in self._actions
+                for name in action.option_strings
+                if name.startswith("--")
+            ]
+            self.error(f"unknown argument {unknown[0]!r}; {suggest(unknown[0], options)}")
+        return found, unknown
+
+    def error(self, message: str) -> Any:
+        """Report and leave."""
+        errors.report(f"{message}; see {self.prog} --help")
+        raise SystemExit(errors.USAGE)
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Help whose own line breaks stay, with room for the names on the left."""
+
+    def __init__(self, prog: str, **settings: Any) -> None:
+        super().__init__(prog, **{"max_help_position": 26, **settings})
+
+
+def add_command(commands: Commands, name: str, summary: str, about: str, examples: str) -> Parser:
+    """A sub-command's parser; its help ends with `examples`, one command a line."""
+    lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
+    parser: Parser = commands.add_parser(
+        name,
+        help=summary,
+        description=about,
+        epilog=f"examples:\n{lines}",
+        formatter_class=Help,
+        allow_abbrev=False,
+    )
+    return parser
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    return _number(text, int, "a whole number above 0", lambda value: value > 0)
+
+
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    return _number(text, int, "a whole number of at least 0", lambda value: value >= 0)
+
+
+def positive_real(text: str) -> float:
+    """A finite number above 0."""
+    return _number(text, float, "a number above 0", lambda value: 0 < value < float("inf"))
+
+
+def real(text: str) -> float:
+    """A finite number of at least 0."""
+    return _number(text, float, "a number of at least 0", lambda value: 0 <= value < float("inf"))
+
+
+def share(text: str) -> float:
+    """A number from 0 to below 1."""
+    return _number(text, float, "a number from 0 to below 1", lambda value: 0 <= value < 1)
+
+
+def _number(text: str, kind: Any, meaning: str, is_valid: Any) -> Any:
+    with contextlib.suppress(ValueError):
+        if is_valid(value := kind(text)):
+            return value
+    raise argparse.ArgumentTypeError(f"expected {meaning}, got {text!r}")
+
+
+def note(text: str) -> None:
+    """Progress, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """A result for programs, on stdout."""
+    print(json.dumps(value, indent=2))
+
+
+def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Rows of text in columns, the first `left` of them aligned to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            text.ljust(width) if number < left else text.rjust(width)
+            for number, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def this_command() -> str:
+    """How the program was called, for the commands that it suggests."""
+    return "python -m numpyvit" if Path(sys.argv[0]).name == "__main__.py" else "numpyvit"
+
+
+def writable_folder(path: str | Path) -> Path:
+    """`path`, made if need be and tried out; OSError that says why it cannot be written to."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise OSError(
+            f"expected an output folder that can be written to, got {path} "
+            f"({error.strerror}); give another one"
+        ) from error
+
+
+@contextlib.contextmanager
+def undone_on_failure(path: Path) -> Iterator[None]:
+    """Take back, when the block fails, the folders on the way to `path` that were not there."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            with contextlib.suppress(OSError):  # other files in it: it stays
+                folder.rmdir()
+        raise
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """The checkpoint that `path` names: a file, or the last one of a run folder."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    run = RunFolder(path)
+    run.config()
+    if not run.last.is_file():
+        raise FileNotFoundError(
+            f"expected a run with a checkpoint, but {path} was stopped before its first one; "
+            f"continue it with train --resume {path}"
+        )
+    return run.last
+
+
+def open_checkpoint(path: str | None) -> SavedModel:
+    """The model at `path`, a checkpoint or a run folder; without a path the packaged one."""
+    if path is not None:
+        return load_model(checkpoint_file(path))
+    try:
+        packaged_archive(PACKAGED)
+    except ValueError as error:
+        raise FileNotFoundError(
+            "this copy of numpyvit comes without trained weights; name a run folder or a "
+            f"checkpoint (train a model first: {this_command()} train)"
+        ) from error
+    return load_packaged_model(PACKAGED)
+
+
+def run_of(saved: SavedModel) -> RunConfig | None:
+    """The configuration of the run that `saved` comes from, if it says."""
+    fields = saved.archive.record.get("run")
+    return RunConfig.from_dict(fields) if fields else None
+
+
+def normalization(saved: SavedModel) -> Normalize:
+    """From uint8 pixels to what the model takes."""
+    return Normalize(saved.labelling.mean, saved.labelling.std)
+
+
+def read_input(saved: SavedModel, path: str) -> numpy.ndarray:
+    """A picture file as the model takes it: float32 (1, C, H, W)."""
+    pixels = read_picture(path, saved.model.config.image_size)
+    return normalization(saved)(pixels[None])
+
+
+def read_shown(saved: SavedModel, path: str) -> numpy.ndarray:
+    """The square that the model sees, uint8 (3, S, S), with more pixels if the file has them."""
+    short_side = min(read_picture(path).shape[1:])
+    return read_picture(path, max(saved.model.config.image_size, min(short_side, SHOWN_PIXELS)))
+
+
+@dataclasses.dataclass
+class Names:
+    """Different files in one folder for pictures that may have the same name."""
+
+    folder: Path
+    taken: set[str] = dataclasses.field(default_factory=set)
+
+    def file(self, picture: str, ending: str = ".png") -> Path:
+        """Where what is drawn for `picture` goes."""
+        stem, number = Path(picture).stem, 1
+        while (name := f"{stem}{f'-{number}' if number > 1 else ''}{ending}") in self.taken:
+            number += 1
+        self.taken.add(name)
+        return self.folder / name
+
+
+def absolute_data(name: str, data_dir: str | None) -> tuple[str, str | None]:
+    """Data as a run's configuration names it: folders in full, so that it works from anywhere."""
+    if name not in NAMES and Path(name).is_dir():
+        name = str(Path(name).resolve())
+    return name, None if data_dir is None else str(Path(data_dir).resolve())
+
+
+def run_data(config: RunConfig) -> tuple[Dataset, Dataset]:
+    """The images that a run trains on, and those that it validates on."""
+    settings: dict[str, Any] = {
+        "data_dir": config.data_dir,
+        "image_size": model_config(config.model).image_size,
+    }
+    count = config.train_images
+    if config.data == "shapes" and count:
+        train = load_dataset(config.data, count=count + config.validation_split, **settings)
+    else:
+        train = load_dataset(config.data, **settings)
+    if isinstance(train, ImageFolder):  # sorted by class, so that a part would miss some
+        train = Subset(train, numpy.random.default_rng(0).permutation(len(train)))
+    if config.validation_split:
+        train, validation = hold_out(train, config.validation_split)
+    else:
+        validation = load_dataset(config.data, "test", **settings)
+    if count > len(train):
+        raise ValueError(
+            f"expected at most the {len(train)} training images of {config.data}, got "
+            f"--train-images {count}"
+        )
+    return Subset(train, numpy.arange(count)) if count else train, validation
+
+
+def check_classes(saved: SavedModel, data: Dataset, name: str) -> None:
+    """ValueError unless the model's classes are the data set's."""
+    known, found = saved.labelling.class_names, data.class_names
+    if known != found:
+        raise ValueError(
+            f"expected data with the {len(known)} classes of {saved.archive.path} "
+            f"({_listed(known)}), got the {len(found)} classes of {name} ({_listed(found)}); "
+            "choose the data that the model was trained on"
+        )
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])

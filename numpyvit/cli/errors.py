@@ -1,0 +1,43 @@
+"""A user's mistake becomes one line on stderr and an exit status."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+SUCCESS, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+# What the library raises for what a user can cause; anything else is a fault of the program, whose
+# traceback is of use.
+MISTAKES = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
+
+_MOST_LINES = 6
+
+
+def report(message: str) -> None:
+    """Print `message` on stderr as the one line that says what is wrong."""
+    print(f"numpyvit: error: {one_line(message)}", file=sys.stderr, flush=True)
+
+
+def describe(error: BaseException) -> str:
+    """What an exception has to say to a person."""
+    if isinstance(error, OSError) and error.strerror:
+        place = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{place}"
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {error}" if str(error) else "not enough memory"
+    return str(error) or type(error).__name__
+
+
+def one_line(message: str) -> str:
+    """`message` in one line, without the library's "[Component]" in front.
+
+    Of a long list in the middle of it only the beginning stays.
+    """
+    lines = [line.strip() for line in re.sub(r"^\[\w[\w.]*\] ", "", message).splitlines()]
+    lines = [line for line in lines if line]
+    if len(lines) > _MOST_LINES:
+        left_out = len(lines) - _MOST_LINES + 1
+        lines = [*lines[: _MOST_LINES - 2], f"and {left_out} more", lines[-1]]
+    text = "; ".join(lines)
+    return text.replace(":; ", ": ")

@@ -1,0 +1,71 @@
+"""`numpyvit models`: the named models and what they cost."""
+
+from __future__ import annotations
+
+import argparse
+
+from numpyvit.backend import suggest
+from numpyvit.cli import common, errors
+from numpyvit.models import (
+    VARIANTS,
+    ViTConfig,
+    count_multiply_adds,
+    count_parameters,
+    list_models,
+)
+
+ABOUT = """\
+The models that can be built by name, with their sizes. Multiply-adds are those
+of one image's forward pass, in billions (G)."""
+
+EXAMPLES = """
+numpyvit models
+numpyvit models "vit_*_224"
+numpyvit models --json
+"""
+
+HEADER = ("model", "parameters", "mult-adds", "image", "patch", "width", "depth", "heads")
+
+
+def add_parser(commands: common.Commands) -> None:
+    """Add the command."""
+    parser = common.add_command(commands, "models", "list the models", ABOUT, EXAMPLES)
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "pattern", metavar="PATTERN", nargs="?", default="*", help="only these, as in 'vit_tiny*'"
+    )
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table on stdout."""
+    names = list_models(args.pattern)
+    if not names:
+        raise ValueError(f"no model is called {args.pattern!r}; {suggest(args.pattern, VARIANTS)}")
+    if args.json:
+        common.print_json(
+            [
+                {
+                    "model": name,
+                    "parameters": count_parameters(VARIANTS[name]),
+                    "multiply_adds": count_multiply_adds(VARIANTS[name]),
+                    **VARIANTS[name].to_dict(),
+                }
+                for name in names
+            ]
+        )
+    else:
+        print(common.table([HEADER, *(_row(name, VARIANTS[name]) for name in names)]))
+    return errors.SUCCESS
+
+
+def _row(name: str, config: ViTConfig) -> tuple[str, ...]:
+    sizes = (
+        config.image_size,
+        config.patch_size,
+        config.embed_dim,
+        config.depth,
+        config.num_heads,
+    )
+    giga = f"{count_multiply_adds(config) / 1e9:.3f} G"
+    return name, f"{count_parameters(config):,}", giga, *map(str, sizes)

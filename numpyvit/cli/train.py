@@ -1,0 +1,280 @@
+"""`numpyvit train`: train a model, or continue a run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shlex
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from numpyvit.backend import to_device
+from numpyvit.cli import common, errors
+from numpyvit.cli.common import note
+from numpyvit.models import model_config
+from numpyvit.train import (
+    RECIPES,
+    RunConfig,
+    RunFolder,
+    Trainer,
+    TrainingInterrupted,
+    next_folder,
+    recipe,
+    write_pictures,
+)
+from numpyvit.train.run import Row
+
+ABOUT = """\
+Train a Vision Transformer. Without options: the tiny one, on built-in pictures
+that are made from a seed, in a few minutes and without a network.
+
+The run folder gets the configuration, the metrics of every epoch, the last and
+the best checkpoint, and pictures: curves, training images, attention maps.
+Ctrl-C stops cleanly; --resume continues as if nothing had happened."""
+
+EXAMPLES = """
+numpyvit train
+numpyvit train --data cifar10 --epochs 100
+numpyvit train --data photos/ --out runs/photos --lr 0.001
+numpyvit train --resume runs/photos
+"""
+
+# Options that change the recipe, by the name of its field.
+RECIPE_OPTIONS = ("epochs", "batch_size", "lr", "weight_decay", "label_smoothing", "dropout")
+# What may be given together with --resume: all else is settled by the run's configuration.
+WITH_RESUME = ("resume", "workers")
+
+
+def add_parser(commands: common.Commands) -> None:
+    """Add the command; every option's default is None, which tells what was given."""
+    parser = common.add_command(commands, "train", "train a model", ABOUT, EXAMPLES)
+    parser.set_defaults(run=run)
+    data = parser.add_argument_group("data and model")
+    data.add_argument(
+        "--data",
+        metavar="NAME",
+        help="shapes (built in; the default), cifar10, or a folder of pictures with one "
+        "sub-folder a class",
+    )
+    data.add_argument(
+        "--data-dir", metavar="FOLDER", help="where CIFAR-10 lies; without it: cache, download"
+    )
+    data.add_argument(
+        "--train-images",
+        metavar="N",
+        type=common.positive,
+        help="train on the first N training images only",
+    )
+    data.add_argument(
+        "--validation-split",
+        metavar="N",
+        type=common.positive,
+        help="hold out the last N training images and validate on them, not on the test images",
+    )
+    data.add_argument(
+        "--model", metavar="NAME", help="vit_cifar_patch4_32, or one that `numpyvit models` lists"
+    )
+    _add_recipe_options(parser.add_argument_group("recipe"))
+    _add_run_options(parser.add_argument_group("run"))
+
+
+def _add_recipe_options(group: Any) -> None:
+    group.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help=f"where the settings below come from: {', '.join(RECIPES)}; without it the one named "
+        "after the data, else default",
+    )
+    group.add_argument("--epochs", metavar="N", type=common.positive, help="passes over the data")
+    group.add_argument("--batch-size", metavar="N", type=common.positive, help="images a step")
+    group.add_argument("--lr", metavar="X", type=common.positive_real, help="peak learning rate")
+    group.add_argument("--weight-decay", metavar="X", type=common.real, help="of AdamW")
+    group.add_argument(
+        "--label-smoothing", metavar="X", type=common.share, help="0 to below 1; 0 for none"
+    )
+    group.add_argument(
+        "--dropout", metavar="X", type=common.share, help="on hidden states and attention"
+    )
+
+
+def _add_run_options(group: Any) -> None:
+    group.add_argument(
+        "--seed",
+        metavar="N",
+        type=common.natural,
+        help="of starting weights, order and augmentation (default 0)",
+    )
+    group.add_argument(
+        "--workers",
+        metavar="N",
+        type=common.positive,
+        help="threads (default: one a core); the result does not depend on it",
+    )
+    group.add_argument(
+        "--device", metavar="NAME", help="cpu (default), cuda or cuda:<index>, with CuPy"
+    )
+    group.add_argument(
+        "--out", metavar="FOLDER", help="the run folder (default: runs/<data>-1, then -2, ...)"
+    )
+    group.add_argument(
+        "--resume",
+        metavar="FOLDER",
+        help="continue the run in FOLDER with its own settings; only --workers goes with it",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; results on stdout."""
+    if args.resume is not None:
+        _refuse_with_resume(args)
+        folder = RunFolder(args.resume)
+        config = folder.config()
+        common.writable_folder(folder.path)
+        trainer = _prepared(config, folder, args.workers)
+    else:
+        config = configuration(args)
+        folder = RunFolder(args.out or next_folder("runs", Path(config.data).name))
+        with _created(folder, config):
+            trainer = _prepared(config, folder, args.workers)
+    note(_plan(trainer))
+    try:
+        with warnings.catch_warnings():
+            # The trainer itself stops at a value that is not finite, and says where it is.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            rows = trainer.fit()
+    except TrainingInterrupted as stop:
+        note(
+            f"numpyvit: {str(stop).partition(': continue with')[0]}; continue with\n  "
+            f"{_suggested('train', '--resume', folder.path)}"
+        )
+        return errors.INTERRUPTED
+    pictures = write_pictures(trainer)
+    print(_summary(trainer, rows, pictures))
+    return errors.SUCCESS
+
+
+def configuration(args: argparse.Namespace) -> RunConfig:
+    """The run that the options describe; ValueError for unknown names."""
+    data, data_dir = common.absolute_data(args.data or "shapes", args.data_dir)
+    recipe_name = args.recipe or (data if data in RECIPES else "default")
+    given = {name: getattr(args, name) for name in RECIPE_OPTIONS}
+    changes = {name: value for name, value in given.items() if value is not None}
+    config = RunConfig(
+        data=data,
+        data_dir=data_dir,
+        model=args.model or RunConfig.model,
+        recipe_name=recipe_name,
+        recipe=recipe(recipe_name, **changes),
+        seed=args.seed or 0,
+        device=args.device or "cpu",
+        validation_split=args.validation_split or 0,
+        train_images=args.train_images or 0,
+    )
+    model_config(config.model)
+    return config
+
+
+def _refuse_with_resume(args: argparse.Namespace) -> None:
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name, value in vars(args).items()
+        if name not in WITH_RESUME and value is not None and not callable(value)
+    ]
+    if given:
+        errors.report(
+            f"--resume takes the run's own settings, so {', '.join(given)} cannot be given with "
+            "it; only --workers can"
+        )
+        raise SystemExit(errors.USAGE)
+
+
+@contextlib.contextmanager
+def _created(folder: RunFolder, config: RunConfig) -> Iterator[None]:
+    """The run folder, made before the data is read: a mistake costs no time.
+
+    Where the block fails, so that training cannot begin, it is taken back.
+    """
+    with common.undone_on_failure(folder.path):
+        if not folder.config_file.exists():
+            common.writable_folder(folder.path)
+        folder.create(config)
+        try:
+            yield
+        except BaseException:
+            folder.config_file.unlink()
+            raise
+
+
+def _prepared(config: RunConfig, folder: RunFolder, workers: int | None) -> Trainer:
+    """The trainer with its data; the device is tried first."""
+    to_device(numpy.zeros(1), config.device)
+    note(f"{'making' if config.data == 'shapes' else 'reading'} the data: {config.data}")
+    train_data, val_data = common.run_data(config)
+    return Trainer(config, folder, train_data, val_data, workers=workers)
+
+
+def _plan(trainer: Trainer) -> str:
+    """What will be trained, for people."""
+    config, r = trainer.config, trainer.recipe
+    held_out = "held out for validation" if config.validation_split else "test images"
+    done = trainer.progress
+    begun = f", continued in epoch {done.epoch + 1}" if done.step else ""
+    return common.table(
+        [
+            ("model", f"{config.model}, {trainer.model.num_parameters():,} parameters"),
+            (
+                "data",
+                f"{config.data}: {len(trainer.train_data):,} training images, "
+                f"{len(trainer.val_data):,} {held_out}, "
+                f"{len(trainer.val_data.class_names)} classes",
+            ),
+            (
+                "recipe",
+                f"{config.recipe_name}: {_epochs(r.epochs)}{begun}, batch {r.batch_size}, learning "
+                f"rate {r.lr:g} ({r.schedule}), weight decay {r.weight_decay:g}",
+            ),
+            ("device", f"{config.device}, workers {trainer.pool.workers}, seed {config.seed}"),
+            ("folder", str(trainer.folder.path)),
+        ],
+        left=2,
+    )
+
+
+def _summary(trainer: Trainer, rows: list[Row], pictures: list[Path]) -> str:
+    """The result, and what to do with it."""
+    last, best = rows[-1], max(rows, key=lambda row: row["val_accuracy"])
+    path, minutes = trainer.folder.path, divmod(round(last["seconds"]), 60)
+    kind = "validation" if trainer.config.validation_split else "test"
+    files = ["config.json", "metrics.jsonl", "last.npz", "best.npz", *(p.name for p in pictures)]
+    result = common.table(
+        [
+            ("trained", f"{_epochs(last['epoch'])} in {minutes[0]} min {minutes[1]:02d} s"),
+            ("train accuracy", f"{last['train_accuracy']:.2%} (on augmented images)"),
+            (
+                f"{kind} accuracy",
+                f"{last['val_accuracy']:.2%} "
+                f"(best {best['val_accuracy']:.2%}, epoch {best['epoch']})",
+            ),
+            ("folder", str(path)),
+            ("files", ", ".join(files)),
+        ],
+        left=2,
+    )
+    next_steps = [
+        _suggested("evaluate", path),
+        _suggested("predict", "PICTURE.jpg", "--checkpoint", path),
+        _suggested("attention", "PICTURE.jpg", "--checkpoint", path, "--out", path / "maps"),
+    ]
+    return "\n  ".join([f"{result}\n\nwhat to try next", *next_steps])
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
+
+
+def _suggested(*words: str | Path) -> str:
+    return f"{common.this_command()} {shlex.join(map(str, words))}"

@@ -1,0 +1,91 @@
+"""The pictures of a run: how it went, what the model saw, what it looks at."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy
+
+from numpyvit import functional
+from numpyvit.backend import Array, to_device, to_numpy
+from numpyvit.data import Dataset
+from numpyvit.explain import (
+    class_attention,
+    draw_attention,
+    draw_curves,
+    draw_samples,
+    evaluating,
+)
+from numpyvit.models import VisionTransformer
+from numpyvit.tensor import no_grad
+from numpyvit.train.trainer import Trainer
+
+SAMPLES, EXAMPLES = 32, 10  # training images in samples.png, test images in attention.png
+
+
+def write_pictures(trainer: Trainer) -> list[Path]:
+    """Write curves.png, samples.png and attention.png of a finished run into its folder.
+
+    Without matplotlib a line on stderr says so, and nothing is written. Returns the files.
+    """
+    folder = trainer.folder.path
+    files = [folder / f"{name}.png" for name in ("curves", "samples", "attention")]
+    try:
+        draw_curves(trainer.folder.rows(), files[0])
+        _draw_samples(trainer, files[1])
+        _draw_attention(trainer, files[2])
+    except ImportError as error:
+        print(f"{error} (the run has none)", file=sys.stderr)  # noqa: T201
+        return []
+    return files
+
+
+def class_probabilities(model: VisionTransformer, images: Array) -> numpy.ndarray:
+    """The softmax of the logits without dropout: images (B, C, H, W) -> (B, classes)."""
+    with evaluating(model), no_grad():
+        logits = model(to_device(images, model.cls_token.device))
+    return to_numpy(functional.softmax(logits).data)
+
+
+def _draw_samples(trainer: Trainer, path: Path) -> None:
+    """Augmented training images: those of the first epoch's first batches."""
+    batches, labels, count = [], [], 0
+    for images, classes in trainer.loader.epoch(0):
+        batches.append(images)
+        labels.append(classes)
+        count += len(images)
+        if count >= SAMPLES:
+            break
+    draw_samples(
+        numpy.concatenate(batches)[:SAMPLES],
+        numpy.concatenate(labels)[:SAMPLES],
+        trainer.train_data.class_names,
+        path,
+        mean=trainer.recipe.mean,
+        std=trainer.recipe.std,
+    )
+
+
+def _draw_attention(trainer: Trainer, path: Path) -> None:
+    data, recipe = trainer.val_data, trainer.recipe
+    chosen = _from_all_classes(data, EXAMPLES)
+    images = recipe.normalize()(data.images(chosen), numpy.random.default_rng(0))
+    draw_attention(
+        images,
+        class_attention(trainer.model, images),
+        data.labels[chosen],
+        class_probabilities(trainer.model, images),
+        data.class_names,
+        path,
+        mean=recipe.mean,
+        std=recipe.std,
+    )
+
+
+def _from_all_classes(data: Dataset, count: int) -> numpy.ndarray:
+    """The indices of up to `count` images: every class's first, then every class's second, ..."""
+    by_class = numpy.argsort(data.labels, kind="stable")
+    labels = data.labels[by_class]
+    turn = numpy.arange(len(labels)) - numpy.searchsorted(labels, labels)
+    return by_class[numpy.lexsort((labels, turn))][:count]
