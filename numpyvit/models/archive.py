@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,18 @@ from numpyvit.backend import Array, to_numpy
 
 _RECORD = "__numpyvit__"  # the entry that holds the JSON record, as bytes
 _MODEL = "model."
+# What NumPy and zipfile raise, depending on which byte of a file is wrong.
+_DAMAGE = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _PACKAGED = Path(__file__).parent / "pretrained"
 
 
@@ -91,10 +104,12 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
     if not path.is_file():
         raise FileNotFoundError(f"[read_archive] expected a checkpoint file, found none at {path}")
     try:
-        with numpy.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, numpy.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        record = json.loads(arrays.pop(_RECORD).tobytes())
-    except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        record = dict(json.loads(arrays.pop(_RECORD).tobytes()))
+    except PermissionError:
+        raise
+    except _DAMAGE as error:
         raise ValueError(
             f"[read_archive] expected a numpyvit checkpoint (.npz), but {path} is not one or is "
             f"damaged ({error}); give a file that `numpyvit train` wrote"
