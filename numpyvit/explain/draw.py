@@ -139,7 +139,7 @@ def draw_positions(similarity: NDArray[np.floating], path: Path) -> None:
     frame.set(xticks=[], yticks=[], xlabel="column of the patch", ylabel="row of the patch")
     frame.spines[:].set_visible(False)
     colours = matplotlib("cm").ScalarMappable(cmap="viridis")
-    colours.set_clim(similarity.min(), 1)
+    colours.set_clim(min(similarity.min(), 0.9), 1)  # a range, however alike they are
     for row, column in np.ndindex(rows, columns):
         pixels = colours.to_rgba(similarity[row, column], bytes=True)[None, ..., :3]
         pixels = magnified(pixels, magnification * max(rows, columns))[0]
