@@ -31,9 +31,9 @@ def gradcheck(
     """Compare the gradients of `function` at `inputs` with central differences.
 
     `function` takes Tensors and returns one, of any shape, or a tuple of them; a Module's
-    parameters are checked as well. `inputs` are float64 arrays; all else (labels,
-    numbers, None) is passed on as it is. Each input is moved by `eps` times a random direction (drawn from `rng`;
-    a fixed seed by default) and back, `directions` times, which costs two forward passes each. The
+    parameters are checked as well. `inputs` are float64 arrays; all else (labels, numbers, None) is
+    passed on as it is. Each input is moved by `eps` times a random direction (drawn from `rng`; a
+    fixed seed by default) and back, `directions` times, which costs two forward passes each. The
     outputs are weighted at random, so that no error cancels.
 
     Differences are wrong where the function has a kink within `eps` of the inputs (relu at 0, max
@@ -48,23 +48,9 @@ def gradcheck(
     rng = rng or numpy.random.default_rng(0)
     arguments = [_argument(value, position) for position, value in enumerate(inputs)]
     sources = _sources(function, arguments)
-    outputs = _outputs(function, arguments)
-    weights = [
-        array_module(y.data).asarray(rng.standard_normal(y.shape), dtype=y.dtype) for y in outputs
-    ]
-
-    def weighted() -> Tensor:
-        pairs = zip(_outputs(function, arguments), weights, strict=True)
-        return functools.reduce(operator.add, [(y * weight).sum() for y, weight in pairs])
-
-    total, again = weighted(), weighted()
-    if not numpy.array_equal(total.numpy(), again.numpy(), equal_nan=True):
-        raise ValueError(
-            "[gradcheck] expected a function that gives one result for the same inputs, got two; "
-            "start its random generator anew in every call, or call eval() on the module"
-        )
-    magnitude = sum(float(abs(y.data * w).sum()) for y, w in zip(outputs, weights, strict=True))
+    weighted, magnitude = _weighted(function, arguments, rng)
     probe = _Probe(lambda: weighted().item(), eps, tolerance, _ROUNDING * magnitude / eps)
+    total = weighted()
     tensors = list(sources.values())
     found = gradients(total, tensors) if total.requires_grad else [0 * x.data for x in tensors]
     report = GradcheckReport(
@@ -77,6 +63,28 @@ def gradcheck(
     if not report.ok:
         raise GradcheckError(report)
     return report
+
+
+def _weighted(
+    function: Callable[..., Any], arguments: Sequence[Any], rng: numpy.random.Generator
+) -> tuple[Callable[[], Tensor], float]:
+    """The sum of all outputs, each value weighted at random; and the sum of its magnitudes."""
+    outputs = _outputs(function, arguments)
+    weights = [
+        array_module(y.data).asarray(rng.standard_normal(y.shape), dtype=y.dtype) for y in outputs
+    ]
+
+    def total() -> Tensor:
+        pairs = zip(_outputs(function, arguments), weights, strict=True)
+        return functools.reduce(operator.add, [(y * weight).sum() for y, weight in pairs])
+
+    if not numpy.array_equal(total().numpy(), total().numpy(), equal_nan=True):
+        raise ValueError(
+            "[gradcheck] expected a function that gives one result for the same inputs, got two; "
+            "start its random generator anew in every call, or call eval() on the module"
+        )
+    magnitude = sum(float(abs(y.data * w).sum()) for y, w in zip(outputs, weights, strict=True))
+    return total, magnitude
 
 
 @dataclasses.dataclass(frozen=True)
