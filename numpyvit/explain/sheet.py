@@ -123,13 +123,16 @@ def magnified(pixels: Pixels, longest: int) -> Pixels:
     return np.rint(reduced).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
-def overlay(pixels: Pixels, maps: NDArray[np.floating], *, opacity: float = 0.6) -> Pixels:
+def overlay(pixels: Pixels, maps: NDArray[np.floating]) -> Pixels:
     """Maps (B, rows, columns) spread bilinearly over pixels (B, H, W, 3), as heat colours.
 
-    Each map has a scale of its own, from its least to its greatest value.
+    Each map has a scale of its own, from its least to its greatest value; where it is low, more of
+    the picture (in grey) shows through.
     """
     spread = resize_images(np.asarray(maps, np.float32), pixels.shape[1:3])
-    colours = matplotlib("cm").inferno(_stretched(spread))[..., :3] * 255
+    levels = _stretched(spread)
+    colours = matplotlib("cm").inferno(levels)[..., :3] * 255
+    opacity = 0.35 + 0.4 * levels[..., None]
     grey = pixels.mean(-1, keepdims=True)  # the picture's own colours would mix with the heat's
     return np.rint(opacity * colours + (1 - opacity) * grey).astype(np.uint8)
 
