@@ -140,6 +140,12 @@ class RunFolder:
         with models.replacing(self.metrics_file) as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
 
+    def remove_leftovers(self) -> None:
+        """Remove the unfinished files that a run left when it was killed while writing."""
+        for file in (self.metrics_file, self.last, self.best):
+            for unfinished in self.path.glob(f".{file.name}.*"):
+                unfinished.unlink(missing_ok=True)
+
     def save(
         self,
         path: Path,

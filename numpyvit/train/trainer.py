@@ -51,6 +51,7 @@ class Trainer:
         recipe = config.recipe
         self.config, self.folder, self.recipe = config, folder, recipe
         self.train_data, self.val_data = train_data, val_data
+        _check_alike(train_data, val_data)
         self.model = build_model(config, train_data)
         self.labelling = Labelling(
             class_names=train_data.class_names, mean=recipe.mean, std=recipe.std
@@ -76,6 +77,7 @@ class Trainer:
         Raises TrainingInterrupted after a Ctrl-C, with the work saved, and NonFiniteError.
         """
         done = self.progress
+        self.folder.remove_leftovers()
         self.folder.keep_rows(done.epoch)
         bar = ProgressBar(
             self.recipe.epochs * len(self.train_data),
@@ -240,6 +242,16 @@ def parameter_groups(model: VisionTransformer, recipe: Recipe) -> list[dict[str,
         {"params": matrices, "weight_decay": recipe.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+
+
+def _check_alike(train_data: Dataset, val_data: Dataset) -> None:
+    for what in ("image_shape", "class_names"):
+        wanted, got = getattr(train_data, what), getattr(val_data, what)
+        if got != wanted:
+            raise ValueError(
+                f"[train] expected validation data of the {what} {wanted} that the training data "
+                f"has, got {got}; give both the same classes and sizes"
+            )
 
 
 def _schedule(recipe: Recipe, batches: int) -> Callable[[int], float]:
