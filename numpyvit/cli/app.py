@@ -59,6 +59,8 @@ def _run(argv: list[str]) -> int:
     if command is not None and command not in COMMANDS:
         parser.error(f"unknown command {command!r}; {suggest(command, COMMANDS)}")
     args = parser.parse_args(argv)
+    if command is None:
+        parser.error(f"expected a command; known: {', '.join(COMMANDS)}")
     status: int = args.run(args)
     return status
 
@@ -74,7 +76,7 @@ def _parser() -> common.Parser:
     # The package sits on top of every layer, so it cannot be imported here; but it is loaded.
     version = sys.modules["numpyvit"].__version__
     parser.add_argument("-V", "--version", action="version", version=f"numpyvit {version}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for module in COMMANDS.values():
         module.add_parser(commands)
     return parser

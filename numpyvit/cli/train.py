@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,10 +141,7 @@ def run(args: argparse.Namespace) -> int:
             trainer = _prepared(config, folder, args.workers)
     note(_plan(trainer))
     try:
-        with warnings.catch_warnings():
-            # The trainer itself stops at a value that is not finite, and says where it is.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            rows = trainer.fit()
+        rows = trainer.fit()
     except TrainingInterrupted as stop:
         note(
             f"numpyvit: {str(stop).partition(': continue with')[0]}; continue with\n  "
@@ -223,6 +219,8 @@ def _plan(trainer: Trainer) -> str:
     held_out = "held out for validation" if config.validation_split else "test images"
     done = trainer.progress
     begun = f", continued in epoch {done.epoch + 1}" if done.step else ""
+    if done.epoch >= r.epochs:
+        begun = ", finished before"
     return common.table(
         [
             ("model", f"{config.model}, {trainer.model.num_parameters():,} parameters"),
