@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from numpyvit.backend import suggest
@@ -12,6 +13,7 @@ from numpyvit.data import (
     RandomCrop,
     RandomHorizontalFlip,
     RandomResizedCrop,
+    ToFloat,
     Transform,
 )
 from numpyvit.models import INITIALIZATIONS
@@ -50,14 +52,16 @@ class Recipe:
     std: tuple[float, ...] = (0.2470, 0.2435, 0.2616)
 
     def __post_init__(self) -> None:
+        if not 0 < len(self.mean) == len(self.std):
+            raise ValueError(f"[Recipe] expected mean and std alike, got {self.mean}, {self.std}")
         check_positive(
             "Recipe", epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, std=min(self.std)
         )
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"[Recipe] expected mean and std alike, got {self.mean}, {self.std}")
         for name in ("weight_decay", "warmup_epochs", "clip_norm", "crop_padding"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"[Recipe] expected {name} >= 0, got {getattr(self, name)}")
+        if not math.isfinite(self.lr):
+            raise ValueError(f"[Recipe] expected a finite lr, got {self.lr}")
         for name in ("dropout", "label_smoothing", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"[Recipe] expected 0 <= {name} < 1, got {getattr(self, name)}")
@@ -87,7 +91,8 @@ class Recipe:
         if self.crop_padding:
             steps.append(RandomCrop(self.crop_padding))
         if self.crop_scale < 1:
-            steps.append(RandomResizedCrop(image_size, scale=(self.crop_scale, 1.0)))
+            # As floats from 0 to 1: a resized picture has no whole numbers any more.
+            steps += [ToFloat(), RandomResizedCrop(image_size, scale=(self.crop_scale, 1.0))]
         if self.flip:
             steps.append(RandomHorizontalFlip())
         return Compose([*steps, self.normalize()])
