@@ -1,4 +1,5 @@
 """`python -m numpyvit`: the command line without an installation."""
+
 from __future__ import annotations
 
 import sys
