@@ -80,7 +80,9 @@ def draw_attention(
     height, width = pixels.shape[1:3]
     text_height = 2 * _LINE + 2
     cell = (width, text_height + 2 * height + 4)
-    heading = "Class-token attention: the brighter, the more"
+    heading = "Class-token attention"
+    if len(pixels) > 1:  # there is room for more
+        heading += ": the brighter, the more"
     sheet, places = _grid(len(pixels), cell, columns=5, heading=heading)
     for position, (left, top) in enumerate(places):
         lines, color = titles[position]
