@@ -1,0 +1,80 @@
+"""Write the README's tables from the runs and benchmarks themselves, so that no figure is typed.
+
+    python tools/write_results.py --runs runs/tutorial runs/cifar10-1 runs/cifar10-2
+
+Replaces what stands between the README's markers, and copies the runs' curves and attention maps
+to docs/images/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+from pathlib import Path
+
+from numpyvit.train import RunFolder
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = ROOT / "docs" / "images"
+
+
+def results_table(runs: list[RunFolder]) -> str:
+    """One row a run: recipe, epochs, accuracy on the test images after the last epoch."""
+    lines = ["| recipe | epochs | test accuracy | test loss | curves |", "|---|---|---|---|---|"]
+    for run in runs:
+        config, last = run.config(), run.rows()[-1]
+        name = f"{config.recipe_name}-{config.recipe.epochs}"
+        for picture in ("curves", "attention"):
+            shutil.copy(run.path / f"{picture}.png", IMAGES / f"{picture}-{name}.png")
+        lines.append(
+            f"| `{config.recipe_name}` | {last['epoch']} | {last['val_accuracy']:.1%} | "
+            f"{last['val_loss']:.3f} | [picture](docs/images/curves-{name}.png) |"
+        )
+    return "\n".join(lines)
+
+
+def speed_table(folder: Path) -> str:
+    """One row a contender of every training-step benchmark, as ratios to PyTorch eager."""
+    records = [json.loads(path.read_text()) for path in sorted(folder.glob("training_step_*.json"))]
+    lines = [
+        "| one step of `vit_cifar_patch4_32` | | time against PyTorch eager |",
+        "|---|---|---|",
+    ]
+    for record in records:
+        for row in record["rows"]:
+            lines.append(f"| {row['case']} | {row['contender']} | {row['ratio']:.2f} |")
+    head = records[0]
+    return "\n".join(lines) + (
+        f"\n\nMedians of interleaved steps in one process, float32, {head['cores']} cores, NumPy "
+        f"{head['numpy']}, PyTorch {head['torch']}; lower is faster."
+    )
+
+
+def replace_between(text: str, marker: str, content: str) -> str:
+    """`text` with `content` between the comments `marker:begin` and `marker:end`."""
+    begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    return pattern.sub(lambda _: f"{begin}\n{content}\n{end}", text)
+
+
+def main() -> None:
+    """Replace what there is something new for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", nargs="*", default=[], help="run folders, in the table's order")
+    options = parser.parse_args()
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    if options.runs:
+        table = results_table([RunFolder(path) for path in options.runs])
+        text = replace_between(text, "results", table)
+    results = ROOT / "benchmarks" / "results"
+    if results.is_dir():
+        text = replace_between(text, "speed", speed_table(results))
+    readme.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
