@@ -9,10 +9,11 @@ from tolerances import assert_close, assert_same_bits
 from train import tiny
 from train.tiny import outcome_of, rows_of, tiny_trainer
 
-from numpyvit.data import ArrayDataset
+from numpyvit.data import ArrayDataset, Subset, load_dataset
 from numpyvit.models import load_model
 from numpyvit.train import (
     RunConfig,
+    RunFolder,
     Trainer,
     WorkerPool,
     build_model,
@@ -45,6 +46,20 @@ def outcome(tmp_path):
 def test_the_same_seed_gives_the_same_bits_with_any_number_of_workers(workers, outcome, tmp_path):
     tiny_trainer(tmp_path / "again", workers=workers).fit()
     assert outcome_of(tmp_path / "again") == outcome
+
+
+@pytest.mark.parametrize("name", ["default", "tutorial"])
+def test_the_cifar_model_gives_the_same_bits_with_one_and_with_two_workers(name, tmp_path):
+    data = load_dataset("shapes", "test")
+    train, val = Subset(data, np.arange(112)), Subset(data, np.arange(112, 160))
+    settings = recipe(name, epochs=1, batch_size=80)  # micro-batches of 32, 32 and 16
+    outcomes = []
+    for workers in (1, 2):
+        folder = RunFolder(tmp_path / str(workers))
+        folder.create(RunConfig(recipe=settings))
+        Trainer(folder.config(), folder, train, val, workers=workers).fit()
+        outcomes.append(outcome_of(folder.path))
+    assert outcomes[0] == outcomes[1]
 
 
 def test_another_seed_gives_another_run(outcome, tmp_path):
