@@ -386,8 +386,8 @@ def test_threads_that_walk_back_at_once_get_the_gradients_of_one() -> None:
 
 
 def test_no_gradient_is_lost_when_threads_accumulate_into_a_shared_parameter() -> None:
-    shared = Tensor(np.ones(50_000), requires_grad=True)  # large: sums let other threads run
-    rounds, threads = 30, 4
+    shared = Tensor(np.ones(1_000_000), requires_grad=True)  # large: sums let other threads run
+    rounds, threads = 5, 4
     start = threading.Barrier(threads)
 
     def accumulate(_: int) -> None:
