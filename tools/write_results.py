@@ -42,9 +42,11 @@ def speed_table(folder: Path) -> str:
         "| one step of `vit_cifar_patch4_32` | | time against PyTorch eager |",
         "|---|---|---|",
     ]
-    for record in records:
-        for row in record["rows"]:
-            lines.append(f"| {row['case']} | {row['contender']} | {row['ratio']:.2f} |")
+    lines += [
+        f"| {row['case']} | {row['contender']} | {row['ratio']:.2f} |"
+        for record in records
+        for row in record["rows"]
+    ]
     head = records[0]
     return "\n".join(lines) + (
         f"\n\nMedians of interleaved steps in one process, float32, {head['cores']} cores, NumPy "

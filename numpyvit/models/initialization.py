@@ -19,10 +19,7 @@ VALUE_PROJ = (0.4, 0.4)  # weight of the noise and of minus the identity in W_v 
 
 
 def start_as_timm(model: VisionTransformer, rng: Generator) -> None:
-    """What the model's constructor does: weights truncated normal 0.02, biases 0."""
-    for _, module in model.named_modules():
-        if isinstance(module, Linear):
-            _set_linear(module, init.trunc_normal(module.weight.shape, rng))
+    """Keep what the model's constructor drew: weights truncated normal 0.02, biases 0."""
 
 
 def start_structured(model: VisionTransformer, rng: Generator) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -38,3 +39,4 @@ class Interruption:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        sys.stderr.write("\nstopping after this step and saving; once more to stop at once\n")

@@ -90,6 +90,8 @@ class Trainer:
                 while done.epoch < self.recipe.epochs:
                     self._train_epoch(bar, interruption)
                     bar.epoch(self._finish_epoch())
+                    if interruption.requested and done.epoch < self.recipe.epochs:
+                        raise self._interrupted()
             finally:
                 bar.close()
         return self.folder.rows()
@@ -112,10 +114,7 @@ class Trainer:
             bar.batch(done, len(images))
             if interruption.requested:
                 self._save()
-                raise TrainingInterrupted(
-                    f"stopped in epoch {done.epoch + 1}, step {done.step}; the work is saved: "
-                    f"continue with --resume {self.folder.path}"
-                )
+                raise self._interrupted()
 
     def _train_step(self, images: numpy.ndarray, labels: numpy.ndarray) -> StepResult:
         seed = (self.config.seed, self.progress.step)
@@ -139,6 +138,13 @@ class Trainer:
             clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         return result
+
+    def _interrupted(self) -> TrainingInterrupted:
+        done = self.progress
+        return TrainingInterrupted(
+            f"stopped in epoch {done.epoch + 1}, step {done.step}; the work is saved: "
+            f"continue with --resume {self.folder.path}"
+        )
 
     def _non_finite(self, what: str, step: int, fault: str) -> NonFiniteError:
         return NonFiniteError(
