@@ -78,8 +78,15 @@ def write_archive(
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Any:
-    """A new binary file that takes the place of `path` when the block ends without an error."""
+    """A new binary file that takes the place of `path` when the block ends without an error.
+
+    Raises FileNotFoundError where the folder does not exist, OSError where it cannot be written.
+    """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"[write] expected a folder to write {path.name} into, found none at {path.parent}"
+        )
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -35,7 +35,8 @@ def cross_entropy(
             dtarget = log_p * (-(1 - label_smoothing) * scale) * dy
         return dlogits, dtarget
 
-    return -(log_p * wanted).sum() * scale, pullback
+    counted = xp.where(wanted, log_p, 0)  # a class of probability 0 counts nothing, even at -inf
+    return -(counted * wanted).sum() * scale, pullback
 
 
 def mse(x: Array, target: Array, /, reduction: str = "mean") -> OpResult:

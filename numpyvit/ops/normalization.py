@@ -13,9 +13,10 @@ def layer_norm(x: Array, weight: Array, bias: Array, /, eps: float = 1e-6) -> Op
     products with a vector of ones, which BLAS does several times faster than a reduction.
     """
     width = x.shape[-1]
-    if weight.shape != (width,):
+    if weight.shape != (width,) or bias.shape != (width,):
         raise ValueError(
-            f"[layer_norm] expected inputs of width {weight.shape[0]}, got shape {x.shape}"
+            f"[layer_norm] expected a weight and a bias ({width},) for inputs {x.shape}, got "
+            f"{weight.shape} and {bias.shape}"
         )
     xp = array_module(x, weight, bias)
     average = xp.full((width, 1), 1 / width, x.dtype)

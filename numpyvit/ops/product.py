@@ -26,10 +26,10 @@ def linear(x: Array, weight: Array, bias: Array | None = None, /) -> OpResult:
     All leading axes go through one matrix product, and so does each gradient: as an einsum the
     weight's would take five times as long.
     """
-    if x.shape[-1] != weight.shape[1]:
+    if x.shape[-1] != weight.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
         raise ValueError(
-            f"[linear] expected inputs of width {weight.shape[1]} for a weight of shape "
-            f"{weight.shape}, got {x.shape}"
+            f"[linear] expected inputs (..., {weight.shape[1]}) and bias ({weight.shape[0]},) for a "
+            f"weight {weight.shape}, got {x.shape} and {None if bias is None else bias.shape}"
         )
     xp = array_module(x, weight, bias)
     flat = x.reshape(-1, x.shape[-1])

@@ -199,3 +199,8 @@ def test_models_with_packaged_weights_are_named_where_others_have_none(
     assert_same_bits(loaded.head.weight, model.head.weight)
     with pytest.raises(ValueError, match="the weights do not fit the model"):
         create_model("vit_cifar_patch4_32", pretrained=True, depth=1, num_classes=7)
+
+
+def test_writing_into_a_missing_folder_names_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"a\.npz into, found none at .*nowhere"):
+        write_archive(tmp_path / "nowhere" / "a.npz", {}, {})
