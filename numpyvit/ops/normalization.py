@@ -15,8 +15,8 @@ def layer_norm(x: Array, weight: Array, bias: Array, /, eps: float = 1e-6) -> Op
     width = x.shape[-1]
     if weight.shape != (width,) or bias.shape != (width,):
         raise ValueError(
-            f"[layer_norm] expected a weight and a bias ({width},) for inputs {x.shape}, got "
-            f"{weight.shape} and {bias.shape}"
+            f"[layer_norm] expected inputs of width {len(weight)} for a weight {weight.shape} "
+            f"and a bias {bias.shape}, got {x.shape}"
         )
     xp = array_module(x, weight, bias)
     average = xp.full((width, 1), 1 / width, x.dtype)

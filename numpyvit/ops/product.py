@@ -28,8 +28,8 @@ def linear(x: Array, weight: Array, bias: Array | None = None, /) -> OpResult:
     """
     if x.shape[-1] != weight.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
         raise ValueError(
-            f"[linear] expected inputs (..., {weight.shape[1]}) and bias ({weight.shape[0]},) for a "
-            f"weight {weight.shape}, got {x.shape} and {None if bias is None else bias.shape}"
+            f"[linear] expected inputs of width {weight.shape[1]} and a bias {weight.shape[:1]} "
+            f"for a weight {weight.shape}, got {x.shape} and {getattr(bias, 'shape', None)}"
         )
     xp = array_module(x, weight, bias)
     flat = x.reshape(-1, x.shape[-1])

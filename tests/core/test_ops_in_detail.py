@@ -170,8 +170,8 @@ IMAGE = np.zeros((1, 3, 6, 6))
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ops.linear(X, np.zeros((4, 5))), r"inputs \(\.\.\., 5\)"),
-        (lambda: ops.layer_norm(X, np.ones(4), np.ones(4)), r"a bias \(3,\) for inputs"),
+        (lambda: ops.linear(X, np.zeros((4, 5))), "inputs of width 5"),
+        (lambda: ops.layer_norm(X, np.ones(4), np.ones(4)), "inputs of width 4"),
         (lambda: ops.var(X, axis=0, correction=2), "more than 2 values"),
         (lambda: ops.patches(IMAGE, patch=(4, 4)), "multiples of the patch 4x4"),
         (lambda: ops.conv2d(IMAGE, np.zeros((1, 2, 3, 3))), "of the same C"),
@@ -214,5 +214,5 @@ def test_cross_entropy_ignores_an_excluded_class_that_is_not_the_target() -> Non
 @pytest.mark.parametrize("op", [ops.linear, ops.layer_norm])
 def test_a_bias_that_would_be_broadcast_is_refused(op: Any) -> None:
     weight = np.ones((3, 3)) if op is ops.linear else np.ones(3)
-    with pytest.raises(ValueError, match=r"bias \(3,\)"):
+    with pytest.raises(ValueError, match=r"a bias \("):
         op(np.ones((2, 3)), weight, np.ones(1))
