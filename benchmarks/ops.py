@@ -2,7 +2,7 @@
 
     python benchmarks/ops.py
 
-Shapes are those of a micro-batch of 32 images in vit_cifar_patch4_32; forward and backward, float32.
+Forward and backward, float32, with the shapes of a micro-batch of 32 images in vit_cifar_patch4_32.
 Values and gradients are compared before anything is timed.
 """
 
