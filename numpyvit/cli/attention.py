@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     depth = saved.model.config.depth
     if not -depth <= args.block < depth:
         raise ValueError(f"expected --block from {-depth} to {depth - 1}, got {args.block}")
-    names = common.Names(common.writable_folder(args.out))
+    names = common.Names(common.writable_folder(args.out), args.images)
     status = errors.SUCCESS
     for path in args.images:
         try:

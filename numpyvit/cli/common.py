@@ -200,9 +200,17 @@ def open_checkpoint(path: str | None) -> SavedModel:
 
 
 def run_of(saved: SavedModel) -> RunConfig | None:
-    """The configuration of the run that `saved` comes from, if it says."""
+    """The configuration of the run that `saved` comes from, if it says; ValueError if damaged."""
     fields = saved.archive.record.get("run")
-    return RunConfig.from_dict(fields) if fields else None
+    if fields is None:
+        return None
+    try:
+        return RunConfig.from_dict(fields)
+    except ValueError as error:
+        raise ValueError(
+            f"expected a checkpoint that says how it was trained, but {saved.archive.path} does "
+            f"not ({errors.one_line(str(error))}); name the data with --data"
+        ) from error
 
 
 def normalization(saved: SavedModel) -> Normalize:
@@ -224,18 +232,26 @@ def read_shown(saved: SavedModel, path: str) -> numpy.ndarray:
 
 @dataclasses.dataclass
 class Names:
-    """Different files in one folder for pictures that may have the same name."""
+    """Different files in one folder for pictures that may have the same name; never an input."""
 
     folder: Path
+    inputs: Sequence[str]
     taken: set[str] = dataclasses.field(default_factory=set)
 
-    def file(self, picture: str, ending: str = ".png") -> Path:
+    def file(self, picture: str, ending: str) -> Path:
         """Where what is drawn for `picture` goes."""
         stem, number = Path(picture).stem, 1
-        while (name := f"{stem}{f'-{number}' if number > 1 else ''}{ending}") in self.taken:
+        while not self._is_free(name := f"{stem}{f'-{number}' if number > 1 else ''}{ending}"):
             number += 1
         self.taken.add(name)
         return self.folder / name
+
+    def _is_free(self, name: str) -> bool:
+        file = self.folder / name
+        return name not in self.taken and not (
+            file.exists()
+            and any(Path(path).exists() and file.samefile(path) for path in self.inputs)
+        )
 
 
 def absolute_data(name: str, data_dir: str | None) -> tuple[str, str | None]:

@@ -54,13 +54,15 @@ def add_parser(commands: common.Commands) -> None:
         help="shapes, cifar10 or a folder of pictures (default: what the model was trained on)",
     )
     parser.add_argument(
-        "--data-dir", metavar="FOLDER", help="where CIFAR-10 lies; without it: cache, download"
+        "--data-dir",
+        metavar="PATH",
+        help="where CIFAR-10 lies, a folder or the archive; without it: cache, download",
     )
     parser.add_argument(
         "--workers", metavar="N", type=common.positive, help="threads (default: one a core)"
     )
     parser.add_argument(
-        "--device", metavar="NAME", default="cpu", help="cpu (default), cuda or cuda:<index>"
+        "--device", metavar="NAME", default="cpu", help="cpu (default) or cuda, with CuPy"
     )
     parser.add_argument("--out", metavar="FOLDER", help="folder for confusion.png")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -96,7 +98,7 @@ def _task(args: argparse.Namespace) -> Task:
     """What the options ask for; a run folder brings its own data."""
     saved = common.open_checkpoint(args.checkpoint)
     name, data_dir = args.data, args.data_dir
-    origin = common.run_of(saved) if args.checkpoint else None
+    origin = common.run_of(saved) if args.checkpoint and name is None else None
     if name is None:
         name = origin.data if origin else "cifar10"
         data_dir = data_dir or (origin.data_dir if origin else None)

@@ -44,7 +44,7 @@ def add_parser(commands: common.Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict; results on stdout. A picture that cannot be read costs status 1, not the others."""
     saved = common.open_checkpoint(args.checkpoint)
-    names = common.Names(common.writable_folder(args.out)) if args.out else None
+    names = common.Names(common.writable_folder(args.out), args.images) if args.out else None
     found: list[tuple[str, list[Prediction]]] = []
     status = errors.SUCCESS
     for path in args.images:
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             print(_report(path, best, first=len(found) == 1))
         if names is not None:
-            _draw(saved, path, best, names.file(path))
+            _draw(saved, path, best, names.file(path, "-prediction.png"))
     if args.json:
         common.print_json([_record(path, best) for path, best in found])
     return status

@@ -46,6 +46,7 @@ numpyvit train --resume runs/photos
 RECIPE_OPTIONS = ("epochs", "batch_size", "lr", "weight_decay", "label_smoothing", "dropout")
 # What may be given together with --resume: all else is settled by the run's configuration.
 WITH_RESUME = ("resume", "workers")
+SUMMED_UP = ("epoch", "seconds", "train_accuracy", "val_accuracy")  # of a row of metrics
 
 
 def add_parser(commands: common.Commands) -> None:
@@ -60,7 +61,9 @@ def add_parser(commands: common.Commands) -> None:
         "sub-folder a class",
     )
     data.add_argument(
-        "--data-dir", metavar="FOLDER", help="where CIFAR-10 lies; without it: cache, download"
+        "--data-dir",
+        metavar="PATH",
+        help="where CIFAR-10 lies, a folder or the archive; without it: cache, download",
     )
     data.add_argument(
         "--train-images",
@@ -113,9 +116,7 @@ def _add_run_options(group: Any) -> None:
         type=common.positive,
         help="threads (default: one a core); the result does not depend on it",
     )
-    group.add_argument(
-        "--device", metavar="NAME", help="cpu (default), cuda or cuda:<index>, with CuPy"
-    )
+    group.add_argument("--device", metavar="NAME", help="cpu (default) or cuda, with CuPy")
     group.add_argument(
         "--out", metavar="FOLDER", help="the run folder (default: runs/<data>-1, then -2, ...)"
     )
@@ -139,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
         folder = RunFolder(args.out or next_folder("runs", Path(config.data).name))
         with _created(folder, config):
             trainer = _prepared(config, folder, args.workers)
+    _check_rows(trainer)
     note(_plan(trainer))
     try:
         rows = trainer.fit()
@@ -211,6 +213,24 @@ def _prepared(config: RunConfig, folder: RunFolder, workers: int | None) -> Trai
     note(f"{'making' if config.data == 'shapes' else 'reading'} the data: {config.data}")
     train_data, val_data = common.run_data(config)
     return Trainer(config, folder, train_data, val_data, workers=workers)
+
+
+def _check_rows(trainer: Trainer) -> None:
+    """ValueError unless the metrics of the epochs done have what the summary needs."""
+    done, folder = trainer.progress.epoch, trainer.folder
+    rows = [row for row in folder.rows() if row["epoch"] <= done]
+    for row in rows:
+        wrong = [name for name in SUMMED_UP if not isinstance(row.get(name), int | float)]
+        if wrong:
+            raise ValueError(
+                f"expected numbers for {', '.join(wrong)} of epoch {row['epoch']} in "
+                f"{folder.metrics_file}, got none; delete that line"
+            )
+    if done >= trainer.recipe.epochs and not rows:
+        raise ValueError(
+            f"expected the metrics of {done} epochs in {folder.metrics_file}, got none; the run is "
+            f"finished, and {folder.last} can be used without them"
+        )
 
 
 def _plan(trainer: Trainer) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from typing import Any
 
 from numpyvit.backend import suggest
@@ -52,6 +53,11 @@ class Recipe:
     std: tuple[float, ...] = (0.2470, 0.2435, 0.2616)
 
     def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "crop_padding"):
+            if not isinstance(getattr(self, name), numbers.Integral):
+                raise ValueError(
+                    f"[Recipe] expected a whole number as {name}, got {getattr(self, name)!r}"
+                )
         if not 0 < len(self.mean) == len(self.std):
             raise ValueError(f"[Recipe] expected mean and std alike, got {self.mean}, {self.std}")
         check_positive(

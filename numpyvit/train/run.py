@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import numbers
 import os
 from pathlib import Path
 from typing import Any
@@ -38,18 +39,36 @@ class RunConfig:
     validation_split: int = 0
     train_images: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("data", "model", "recipe_name", "device"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(
+                    f"[RunConfig] expected a text as {name}, got {getattr(self, name)}"
+                )
+        if not isinstance(self.data_dir, str | None):
+            raise ValueError(f"[RunConfig] expected a text as data_dir, got {self.data_dir}")
+        for name in ("seed", "validation_split", "train_images"):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"[RunConfig] expected a whole {name} >= 0, got {value!r}")
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON holds them."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> RunConfig:
-        """What `to_dict` gave, after a way through JSON."""
-        recipe: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in fields["recipe"].items()
-        }
-        return cls(**{**fields, "recipe": Recipe(**recipe)})
+    def from_dict(cls, fields: Any) -> RunConfig:
+        """What `to_dict` gave, after a way through JSON; ValueError for anything else."""
+        try:
+            recipe: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in fields["recipe"].items()
+            }
+            return cls(**{**fields, "recipe": Recipe(**recipe)})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"[RunConfig] expected the configuration of a run, got one that is damaged ({error})"
+            ) from error
 
 
 @dataclasses.dataclass
@@ -85,12 +104,19 @@ class RunFolder:
     def create(self, config: RunConfig) -> None:
         """Make the folder and write its configuration.
 
-        Raises FileExistsError where a run lies there already, OSError where it cannot be written.
+        Raises FileExistsError where a run or a part of one lies there already, OSError where it
+        cannot be written.
         """
         if self.config_file.exists():
             raise FileExistsError(
                 f"[RunFolder] expected an unused folder, but {self.path} holds a run; "
                 f"continue it with --resume {self.path} or give another --out"
+            )
+        files = (self.last, self.best, self.metrics_file)
+        if found := [file.name for file in files if file.exists()]:
+            raise FileExistsError(
+                f"[RunFolder] expected an unused folder, but {self.path} holds {', '.join(found)} "
+                "of another run; give another --out"
             )
         self.path.mkdir(parents=True, exist_ok=True)
         with models.replacing(self.config_file) as file:
@@ -104,7 +130,7 @@ class RunFolder:
             )
         try:
             return RunConfig.from_dict(json.loads(self.config_file.read_text()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"[RunFolder] expected a configuration that `numpyvit train` wrote, but "
                 f"{self.config_file} is not one ({error})"
@@ -154,20 +180,33 @@ class RunFolder:
         labelling: Labelling,
         optimizer: Optimizer,
         progress: Progress,
+        training_images: int,
     ) -> None:
         """Write a checkpoint from which the run continues to the same bits."""
         state = {
             _OPTIMIZER + name: numpy.asarray(value) if isinstance(value, int) else value
             for name, value in optimizer.state_dict().items()
         }
-        record = {"run": config.to_dict(), "progress": dataclasses.asdict(progress)}
+        record = {
+            "run": config.to_dict(),
+            "progress": dataclasses.asdict(progress),
+            "training_images": training_images,
+        }
         save_model(path, config.model, model, labelling, record=record, arrays=state)
 
-    def restore(self, model: VisionTransformer, optimizer: Optimizer) -> Progress:
+    def restore(
+        self,
+        config: RunConfig,
+        model: VisionTransformer,
+        labelling: Labelling,
+        optimizer: Optimizer,
+        training_images: int,
+    ) -> Progress:
         """Load the last checkpoint into `model` and `optimizer`; where the run stood.
 
         A run that was stopped before its first checkpoint starts anew. Raises ValueError where the
-        checkpoint is damaged or belongs to something else.
+        checkpoint is damaged, belongs to something else, or was made with other settings or data:
+        what differs is listed.
         """
         if not self.last.exists():
             return Progress()
@@ -179,9 +218,35 @@ class RunFolder:
                 f"[RunFolder] expected a training checkpoint, but {self.last} does not say where "
                 f"the run stood ({error}); give a folder that `numpyvit train` wrote"
             ) from error
+        before = RunConfig.from_dict(saved.archive.record.get("run"))
+        faults = _differences(before, config)
+        if saved.labelling.class_names != labelling.class_names:
+            names = (", ".join(part.class_names) for part in (labelling, saved.labelling))
+            faults.append("classes {} (were {})".format(*names))
+        # Checkpoints written before this was recorded are accepted.
+        count = saved.archive.record.get("training_images", training_images)
+        if count != training_images:
+            faults.append(f"training images {training_images} (were {count})")
+        if faults:
+            raise ValueError(
+                f"[RunFolder] expected the settings and data that {self.last} was made with, got "
+                f"{'; '.join(faults)}; put them back, or start another run"
+            )
         model.load_state_dict(saved.archive.weights())
         optimizer.load_state_dict(saved.archive.section(_OPTIMIZER))
         return progress
+
+
+def _differences(before: RunConfig, now: RunConfig) -> list[str]:
+    """In which fields two configurations differ, in words; where the data lies does not matter."""
+    old, new = before.to_dict(), now.to_dict()
+    old |= {f"recipe.{name}": value for name, value in old.pop("recipe").items()}
+    new |= {f"recipe.{name}": value for name, value in new.pop("recipe").items()}
+    return [
+        f"{name} {new[name]!r} (was {old[name]!r})"
+        for name in new
+        if name != "data_dir" and new[name] != old[name]
+    ]
 
 
 def next_folder(parent: str | os.PathLike[str], stem: str) -> Path:

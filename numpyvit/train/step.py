@@ -11,6 +11,7 @@ from numpy.random import SFC64, Generator
 from numpyvit import functional
 from numpyvit.backend import Array, array_module, to_device, to_numpy
 from numpyvit.data import Dataset
+from numpyvit.explain import evaluating
 from numpyvit.models import VisionTransformer
 from numpyvit.nn import Parameter, use_generator
 from numpyvit.tensor import Tensor, gradients, no_grad
@@ -106,12 +107,10 @@ def evaluate(
 ) -> Evaluation:
     """Loss and confusion of `model`, without dropout, on all of `dataset`.
 
-    `transform(images, rng)` turns the data set's uint8 images into the model's input. The model is
+    `transform(images, rng)` turns the data set's uint8 images into the model's input. Every module is
     left in the mode in which it came.
     """
     classes = model.config.num_classes
-    was_training = model.training
-    model.eval()
 
     def run(index: int) -> Partial:
         indices = numpy.arange(
@@ -129,10 +128,8 @@ def evaluate(
         numpy.add.at(confusion, (labels, predicted), 1)
         return [numpy.array(loss), confusion]
 
-    try:
+    with evaluating(model):
         loss_sum, confusion = pool.sum(run, _count(len(dataset), micro_batch))
-    finally:
-        model.train(was_training)
     return Evaluation(float(loss_sum) / len(dataset), confusion)
 
 

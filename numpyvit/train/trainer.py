@@ -10,6 +10,7 @@ import numpy
 from numpy.random import SFC64, Generator
 
 from numpyvit.data import Dataset, Loader
+from numpyvit.explain import evaluating
 from numpyvit.models import (
     INITIALIZATIONS,
     Labelling,
@@ -69,7 +70,9 @@ class Trainer:
         on_gpu = config.device != "cpu"
         self.micro_batch = recipe.batch_size if on_gpu else MICRO_BATCH
         self.pool = WorkerPool(1 if on_gpu else workers)
-        self.progress = folder.restore(self.model, self.optimizer)
+        self.progress = folder.restore(
+            config, self.model, self.labelling, self.optimizer, len(train_data)
+        )
 
     def fit(self) -> list[Row]:
         """Train to the last epoch and return the rows of metrics, one an epoch.
@@ -147,11 +150,11 @@ class Trainer:
         )
 
     def _non_finite(self, what: str, step: int, fault: str) -> NonFiniteError:
+        kept = f" (what was reached before is kept in {self.folder.path})"
         return NonFiniteError(
             f"[train] the {what} step {step} with learning rate "
             f"{self.optimizer.param_groups[0]['lr']:g}: the first value that is not finite is in "
-            f"{fault}; start again with a lower --lr "
-            f"(what was reached before is kept in {self.folder.path})"
+            f"{fault}; start again with a lower --lr{kept if self.folder.last.exists() else ''}"
         )
 
     def _locate(self, images: numpy.ndarray, seed: tuple[int, int]) -> str | None:
@@ -161,6 +164,17 @@ class Trainer:
             fault = first_non_finite(self.model, part, Generator(SFC64((*seed, index))))
             if fault:
                 return fault
+        return None
+
+    def _locate_in_validation(self) -> str | None:
+        """The same for the validation images, without dropout."""
+        rng = numpy.random.default_rng(0)
+        with evaluating(self.model):
+            for start in range(0, len(self.val_data), self.micro_batch):
+                chosen = numpy.arange(start, min(start + self.micro_batch, len(self.val_data)))
+                images = self.recipe.normalize()(self.val_data.images(chosen), rng)
+                if fault := first_non_finite(self.model, images, rng):
+                    return fault
         return None
 
     def _finish_epoch(self) -> Row:
@@ -175,9 +189,7 @@ class Trainer:
             micro_batch=self.micro_batch,
         )
         if not numpy.isfinite(result.loss):
-            images = self.recipe.normalize()(self.val_data.images([0]), numpy.random.default_rng(0))
-            self.model.eval()
-            fault = self._locate(images, (self.config.seed, done.step)) or "the validation loss"
+            fault = self._locate_in_validation() or "the validation loss"
             raise self._non_finite(f"validation loss is {result.loss:g} after", done.step, fault)
         done.seconds += time.perf_counter() - started
         row = {
@@ -203,7 +215,13 @@ class Trainer:
     def _save(self, best: bool = False) -> None:
         path = self.folder.best if best else self.folder.last
         self.folder.save(
-            path, self.config, self.model, self.labelling, self.optimizer, self.progress
+            path,
+            self.config,
+            self.model,
+            self.labelling,
+            self.optimizer,
+            self.progress,
+            len(self.train_data),
         )
 
 

@@ -91,7 +91,52 @@ def test_a_run_whose_configuration_was_changed_is_not_resumed(command, run_folde
     config = json.loads((copy / "config.json").read_text())
     config["model"] = "vit_cifar_patch4_32"
     (copy / "config.json").write_text(json.dumps(config))
-    assert "the weights do not fit the model" in command("train", "--resume", copy).mistake()
+    message = command("train", "--resume", copy).mistake()
+    assert "got model 'vit_cifar_patch4_32' (was 'vit_test_patch8_16')" in message
+
+
+def change_record(run, change):
+    found = archive.read_archive(run / "last.npz")
+    extra = {name: value for name, value in found.arrays.items() if not name.startswith("model.")}
+    archive.write_archive(run / "last.npz", found.weights(), {**found.record, **change}, extra)
+
+
+@pytest.mark.parametrize("run", [3, [], {}, {"recipe": {}, "data": 5}, {"recipe": {"lr": "x"}}])
+def test_a_checkpoint_with_a_damaged_configuration_is_one_clear_line(
+    command, run_folder, tmp_path, pictures, run
+):
+    copy = shutil.copytree(run_folder, tmp_path / "copy")
+    change_record(copy, {"run": run})
+    message = command("evaluate", copy).mistake()
+    assert f"says how it was trained, but {copy / 'last.npz'} does not" in message
+    assert command("evaluate", copy, "--data", pictures).status == 0
+
+
+@pytest.mark.parametrize("lacking", ["train_accuracy", "seconds", "val_accuracy"])
+def test_metrics_that_lack_a_number_are_named_before_a_run_is_resumed(
+    command, run_folder, tmp_path, lacking
+):
+    copy = shutil.copytree(run_folder, tmp_path / "copy")
+    rows = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    del rows[1][lacking]
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    message = command("train", "--resume", copy).mistake()
+    assert f"expected numbers for {lacking} of epoch 2 in {copy / 'metrics.jsonl'}" in message
+
+
+def test_a_finished_run_without_metrics_is_one_clear_line(command, run_folder, tmp_path):
+    copy = shutil.copytree(run_folder, tmp_path / "copy")
+    (copy / "metrics.jsonl").unlink()
+    assert "expected the metrics of 3 epochs" in command("train", "--resume", copy).mistake()
+
+
+def test_the_checkpoint_of_another_run_is_not_adopted(command, run_folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    shutil.copy(run_folder / "last.npz", out)
+    message = command("train", "--out", out).mistake()
+    assert "holds last.npz of another run; give another --out" in message
+    assert [path.name for path in out.iterdir()] == ["last.npz"]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", b"no archive at all"])
@@ -149,7 +194,7 @@ def test_a_folder_with_a_run_in_it_is_not_overwritten(command, run_folder):
         (["--recipe", "tutorail"], "did you mean 'tutorial'?"),
         (["--data", "cifar"], "did you mean 'cifar10'?"),
         (["--data", "./nowhere"], "got none at ./nowhere"),
-        (["--device", "gpu"], "expected device 'cpu', 'cuda' or 'cuda:<index>', got 'gpu'"),
+        (["--device", "gpu"], "expected device 'cpu' or 'cuda', got 'gpu'"),
         (["--data-dir", "x"], "it is for 'cifar10'"),
     ],
 )

@@ -87,8 +87,26 @@ def test_predict_draws_a_picture_for_each_even_of_one_name(command, run_folder, 
     out = tmp_path / "drawn"
     result = command("predict", *images, "--checkpoint", run_folder, "--out", out)
     assert result.status == 0, result.err
-    assert sorted(path.name for path in out.iterdir()) == ["1-2.png", "1.png"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "1-2-prediction.png",
+        "1-prediction.png",
+    ]
     assert all(is_picture(path) for path in out.iterdir())
+
+
+@pytest.mark.parametrize("name", ["predict", "attention"])
+def test_no_input_is_written_over(command, run_folder, red_picture, tmp_path, name):
+    ending = {"predict": "-prediction.png", "attention": "-attention.png"}[name]
+    inputs = [tmp_path / "cat.png", tmp_path / f"cat{ending}"]
+    for path in inputs:
+        shutil.copy(red_picture, path)
+    before = red_picture.read_bytes()
+    words = (name, *inputs, "--checkpoint", run_folder, "--out", tmp_path / "." / "home" / "..")
+    result = command(*words)
+    assert result.status == 0, result.err
+    assert [path.read_bytes() for path in inputs] == [before, before]
+    drawn = {path.name for path in tmp_path.glob("*.png")} - {path.name for path in inputs}
+    assert drawn == {f"cat-2{ending}", f"cat{ending.removesuffix('.png')}{ending}"}
 
 
 def test_predict_goes_on_after_a_bad_picture(command, run_folder, red_picture, tmp_path):

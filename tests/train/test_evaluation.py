@@ -67,6 +67,15 @@ def test_it_switches_dropout_off_and_leaves_the_mode_as_it_was(training):
     assert run(model.eval(), dataset).loss == first.loss
 
 
+def test_a_part_that_was_in_evaluation_mode_stays_there():
+    model = tiny_model().train()
+    model.blocks[0].eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    run(model, tiny.images_of(27))
+    assert {name: module.training for name, module in model.named_modules()} == before
+    assert set(before.values()) == {True, False}
+
+
 def test_it_leaves_the_mode_as_it_was_when_something_goes_wrong():
     model = tiny_model(num_classes=3).train()
     with pytest.raises(ValueError, match="labels from 0 to 2"):

@@ -14,7 +14,7 @@ from train import tiny
 from train.tiny import StoppedTrainer, outcome_of, rows_of, tiny_trainer
 
 from numpyvit.models import load_model
-from numpyvit.train import Interruption, TrainingInterrupted
+from numpyvit.train import Interruption, Trainer, TrainingInterrupted
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +164,16 @@ def test_what_fails_while_a_checkpoint_is_written_leaves_the_old_one(tmp_path, m
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def rewrite_record(path: Path, change) -> None:
+    archive = tiny.models.read_archive(path)
+    record = json.loads(json.dumps(archive.record))
+    change(record)
+    optimizer = {
+        f"optimizer.{name}": value for name, value in archive.section("optimizer.").items()
+    }
+    tiny.models.write_archive(path, archive.weights(), record, optimizer)
+
+
 def damage(path: Path, kind: str) -> None:
     content = bytearray(path.read_bytes())
     if kind == "empty":
@@ -180,6 +190,49 @@ def damage(path: Path, kind: str) -> None:
     path.write_bytes(content)
 
 
+def test_a_run_with_changed_settings_is_not_continued(tmp_path):
+    tiny_trainer(tmp_path, epochs=1).fit()
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["recipe"]["lr"], config["recipe"]["batch_size"], config["seed"] = 0.5, 10, 3
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="expected the settings and data") as caught:
+        tiny_trainer(tmp_path)
+    for part in (
+        "seed 3 (was 0)",
+        "recipe.lr 0.5 (was 0.003)",
+        "recipe.batch_size 10 (was 20)",
+    ):
+        assert part in str(caught.value)
+    assert "recipe.epochs" not in str(caught.value)
+
+
+def test_the_data_may_lie_elsewhere_when_a_run_is_continued(tmp_path):
+    rows = tiny_trainer(tmp_path, epochs=1).fit()
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"data_dir": "elsewhere"}))
+    assert tiny_trainer(tmp_path).fit() == rows
+
+
+@pytest.mark.parametrize("count", [None, 47])
+def test_a_run_is_not_continued_on_other_data(count, tmp_path):
+    trainer = tiny_trainer(tmp_path, epochs=1)
+    trainer.fit()
+    images, other = tiny.images_of(count or tiny.TRAIN_IMAGES), tiny.images_of(tiny.VAL_IMAGES, 1)
+    message = r"training images 47 \(were 48\)"
+    if count is None:
+        images.class_names = other.class_names = ("a", "b", "c", "d")
+        message = r"classes a, b, c, d \(were 0, 1, 2, 3\)"
+    with pytest.raises(ValueError, match=message):
+        Trainer(trainer.config, trainer.folder, images, other)
+
+
+def test_a_checkpoint_from_before_the_images_were_counted_is_continued(tmp_path):
+    trainer = tiny_trainer(tmp_path, epochs=1)
+    rows = trainer.fit()
+    rewrite_record(trainer.folder.last, lambda record: record.pop("training_images"))
+    assert tiny_trainer(tmp_path).fit() == rows
+
+
 @pytest.mark.parametrize("kind", ["empty", "cut", "text", "zeros", "flipped"])
 def test_a_damaged_checkpoint_is_one_clear_error(kind, tmp_path):
     tiny_trainer(tmp_path, epochs=1).fit()
@@ -193,16 +246,16 @@ def test_a_damaged_checkpoint_is_one_clear_error(kind, tmp_path):
     [
         (lambda record: record.pop("progress"), "does not say where the run stood"),
         (lambda record: record["progress"].update(extra=1), "does not say where the run stood"),
+        (lambda record: record.pop("run"), "expected the configuration of a run"),
+        (lambda record: record.update(run=[1]), "expected the configuration of a run"),
+        (lambda record: record["run"].pop("recipe"), "expected the configuration of a run"),
         (lambda record: record.pop("labelling"), "expected a checkpoint that describes its model"),
     ],
 )
 def test_a_checkpoint_that_does_not_say_where_the_run_stood_is_refused(change, message, tmp_path):
     trainer = tiny_trainer(tmp_path, epochs=1)
     trainer.fit()
-    archive = load_model(trainer.folder.last).archive
-    record = json.loads(json.dumps(archive.record))
-    change(record)
-    tiny.models.write_archive(trainer.folder.last, archive.weights(), record)
+    rewrite_record(trainer.folder.last, change)
     with pytest.raises(ValueError, match=message):
         tiny_trainer(tmp_path)
 

@@ -47,6 +47,14 @@ def test_a_folder_that_holds_a_run_is_refused_with_two_ways_out(tmp_path):
     assert (tmp_path / "config.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["last.npz", "best.npz", "metrics.jsonl"])
+def test_a_folder_with_a_part_of_a_run_is_refused(name, tmp_path):
+    (tmp_path / name).write_text("of another run")
+    with pytest.raises(FileExistsError, match=rf"holds {name} of another run; give another --out"):
+        RunFolder(tmp_path).create(CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_folder_with_other_files_may_be_used(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     RunFolder(tmp_path).create(CONFIG)
@@ -77,6 +85,10 @@ def test_without_a_configuration_there_is_no_run(tmp_path):
         '{"recipe": {}, "unknown": 1}',
         '{"recipe": 3}',
         '{"recipe": {"lr": "fast"}}',
+        '{"recipe": {"epochs": 2.5}}',
+        '{"recipe": {}, "seed": "1"}',
+        '{"recipe": {}, "data": 5}',
+        '{"recipe": {}, "data_dir": 5}',
         "\udcff",
     ],
 )
