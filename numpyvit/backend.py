@@ -43,20 +43,18 @@ def device_of(array: Array) -> str:
 
 
 def to_device(array: Array, device: str) -> Array:
-    """`array` on `device` ("cpu", "cuda" or "cuda:<index>"); the same object if it is there.
+    """`array` on `device`, "cpu" or "cuda"; the same object if it is there.
 
     Raises ValueError for another name, ImportError without CuPy, RuntimeError without a GPU.
     """
-    kind, _, index = device.partition(":")
-    if kind == "cpu" and not index:
+    if device == "cpu":
         return to_numpy(array)
-    if kind != "cuda" or (index and not index.isdigit()):
+    if device != "cuda":
         raise ValueError(
-            f"[backend] expected device 'cpu', 'cuda' or 'cuda:<index>', got {device!r}"
+            f"[backend] expected device 'cpu' or 'cuda', got {device!r}; choose among several "
+            "GPUs with the environment variable CUDA_VISIBLE_DEVICES"
         )
-    cupy = _cupy_with_a_gpu()
-    with cupy.cuda.Device(int(index or 0)):
-        return cupy.asarray(array)
+    return _cupy_with_a_gpu().asarray(array)
 
 
 def to_numpy(array: Array) -> numpy.ndarray:
@@ -64,6 +62,22 @@ def to_numpy(array: Array) -> numpy.ndarray:
     if array_module(array) is numpy:
         return numpy.asarray(array)
     return array.get()
+
+
+def matmul_into(a: Array, b: Array, out: Array) -> None:
+    """`out[...] = a @ b`, without an array in between on NumPy; `out` may be a strided view.
+
+    CuPy's product writes into contiguous arrays only.
+    """
+    if array_module(a, b, out) is numpy:
+        numpy.matmul(a, b, out=out)
+    else:
+        out[...] = a @ b
+
+
+def erf_on_gpu(x: Array) -> Array:
+    """The error function of a CuPy array, from the library that comes with CuPy."""
+    return require("cupyx.scipy.special", extra="gpu", purpose="erf on a GPU").erf(x)
 
 
 def require(module: str, *, extra: str, purpose: str) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, overload
 
 from numpyvit import ops
@@ -63,17 +64,21 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 def split(x: Tensor, size: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     """Pieces of `x` along `axis`: of `size` each (the last may be shorter), or of the sizes given.
 
-    Raises ValueError when the sizes given do not add up to the axis.
+    Raises ValueError for a size below 1, and for sizes that are negative or do not add up to the
+    axis; TypeError for what is not a whole number.
     """
     length = x.shape[axis]
-    if isinstance(size, int) and size < 1:
-        raise ValueError(f"[split] expected a size of at least 1, got {size}")
-    if isinstance(size, int):
-        sizes = [min(size, length - start) for start in range(0, length, size)]
+    if isinstance(size, Iterable):
+        sizes = [operator.index(each) for each in size]
     else:
-        sizes = list(size)
-    if sum(sizes) != length:
-        raise ValueError(f"[split] expected sizes that add up to {length}, got {sizes}")
+        step = operator.index(size)
+        if step < 1:
+            raise ValueError(f"[split] expected a size of at least 1, got {step}")
+        sizes = [min(step, length - start) for start in range(0, length, step)]
+    if sum(sizes) != length or any(each < 0 for each in sizes):
+        raise ValueError(
+            f"[split] expected sizes of at least 0 that add up to {length}, got {sizes}"
+        )
     before = (slice(None),) * (axis % x.ndim)
     ends = [sum(sizes[: position + 1]) for position in range(len(sizes))]
     return [x[(*before, slice(end - size, end))] for size, end in zip(sizes, ends, strict=True)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from numpyvit.backend import Array, Generator, array_module
+from numpyvit.backend import Array, Generator, array_module, matmul_into
 from numpyvit.ops.regularization import keep_mask
 from numpyvit.ops.types import Needs, OpResult, sum_to
 
@@ -42,8 +42,9 @@ def attention(
             xp.empty(array.shape, array.dtype) if need else None
             for array, need in zip((q, k, v), needs, strict=False)
         )
-        dscores = backward(dy, dq, dk, dv)
-        dbias = sum_to(dscores, bias) if bias is not None and needs[3] else None
+        bias_needed = bias is not None and needs[3]
+        dscores = backward(dy, dq, dk, dv, bias_needed)
+        dbias = sum_to(dscores, bias) if bias_needed else None
         return (dq, dk, dv, dbias)[: len(needs)]
 
     return y, pullback
@@ -82,7 +83,7 @@ def packed_attention(
         dqkv = xp.empty(qkv.shape, qkv.dtype)
         dqkv[:, asking:, :d] = 0
         dq, dk, dv = _heads_of(dqkv, 3, num_heads)
-        backward(_heads_of(dy, 1, num_heads)[0], dq[:, :, :asking], dk, dv)
+        backward(_heads_of(dy, 1, num_heads)[0], dq[:, :, :asking], dk, dv, False)
         return (dqkv,)
 
     return y, pullback
@@ -96,14 +97,14 @@ def _heads_of(packed: Array, parts: int, num_heads: int) -> Array:
 
 
 def _attend(q, k, v, bias, y, scale, dropout, rng):  # type: ignore[no-untyped-def]
-    """Write attention into `y`; return a function (dy, dq, dk, dv) that fills the last three.
+    """Write attention into `y`; return a function (dy, dq, dk, dv, scores_needed) to go back.
 
-    That function leaves out those that are None and returns the gradient of the scores, which is
-    also the bias's.
+    That function fills dq, dk and dv, leaves out those that are None, and returns the gradient of
+    the scores, which is also the bias's; None where only dv is wanted.
     """
     xp = array_module(q)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    q = xp.multiply(q, scale, order="C")
+    q = xp.multiply(q, scale, out=xp.empty(q.shape, q.dtype))  # contiguous, whatever q was
     k_t = xp.ascontiguousarray(k.swapaxes(-1, -2))
     exp_scores = _stable_exp(q @ k_t, bias)
     ones = xp.ones(k.shape[-2], q.dtype)
@@ -117,12 +118,16 @@ def _attend(q, k, v, bias, y, scale, dropout, rng):  # type: ignore[no-untyped-d
     weighted *= inverse_sum * inverse_keep if dropout else inverse_sum
     y[...] = weighted
 
-    def backward(dy: Array, dq: Array | None, dk: Array | None, dv: Array | None) -> Array:
+    def backward(
+        dy: Array, dq: Array | None, dk: Array | None, dv: Array | None, scores_needed: bool
+    ) -> Array | None:
         row_sum = xp.einsum("...k,...k->...", dy, weighted)[..., None]
         row_sum *= inverse_sum
         dy = dy * (inverse_sum * inverse_keep if dropout else inverse_sum)
         if dv is not None:
-            xp.matmul(kept.swapaxes(-1, -2), dy, out=dv)
+            matmul_into(kept.swapaxes(-1, -2), dy, dv)
+        if dq is None and dk is None and not scores_needed:
+            return None
         dscores = dy @ xp.ascontiguousarray(v.swapaxes(-1, -2))
         if dropout:
             dscores *= keep
@@ -131,7 +136,7 @@ def _attend(q, k, v, bias, y, scale, dropout, rng):  # type: ignore[no-untyped-d
         if dq is not None:
             xp.multiply(dscores @ k, scale, out=dq)
         if dk is not None:
-            xp.matmul(dscores.swapaxes(-1, -2), q, out=dk)
+            matmul_into(dscores.swapaxes(-1, -2), q, dk)
         return dscores
 
     return backward

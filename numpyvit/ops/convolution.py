@@ -24,7 +24,9 @@ def conv2d(
     stride, padding = _pair(stride, "stride", 1), _pair(padding, "padding", 0)
     _check(x, weight, padding)
     xp = array_module(x, weight, bias)
-    padded = xp.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
+    padded = x
+    if any(padding):
+        padded = xp.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
     o, c, p, q = weight.shape
     windows = _windows(padded, (p, q), stride)
     b, _, h, w, *_ = windows.shape
@@ -51,8 +53,14 @@ def conv2d(
 
 def _windows(padded: Array, kernel: Pair, stride: Pair) -> Array:
     """A view of every window: (B, C, H, W) -> (B, C, rows, columns, P, Q)."""
-    view = array_module(padded).lib.stride_tricks.sliding_window_view
-    return view(padded, kernel, axis=(2, 3))[:, :, :: stride[0], :: stride[1]]
+    b, c, height, width = padded.shape
+    rows, columns = (height - kernel[0]) // stride[0] + 1, (width - kernel[1]) // stride[1] + 1
+    *outer, down, right = padded.strides
+    return array_module(padded).lib.stride_tricks.as_strided(
+        padded,
+        (b, c, rows, columns, *kernel),
+        (*outer, down * stride[0], right * stride[1], down, right),
+    )
 
 
 def _fold(windows: Array, shape: tuple[int, ...], stride: Pair) -> Array:

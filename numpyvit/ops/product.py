@@ -54,7 +54,11 @@ def _matmul_with_vector(a: Array, b: Array) -> OpResult:
     matrix_a = a[None, :] if a.ndim == 1 else a
     matrix_b = b[:, None] if b.ndim == 1 else b
     y, inner = matmul(matrix_a, matrix_b)
-    shape = (a @ b).shape
+    shape = y.shape
+    if b.ndim == 1:
+        shape = shape[:-1]
+    if a.ndim == 1:  # its row stands before the last axis, if there is one left
+        shape = (*shape[:-2], *shape[-1:]) if b.ndim > 1 else shape[:-1]
 
     def pullback(dy: Array, needs: Needs = (True, True)) -> tuple[Array | None, ...]:
         da, db = inner(dy.reshape(y.shape), needs)

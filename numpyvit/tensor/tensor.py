@@ -20,11 +20,18 @@ _accumulation = threading.Lock()
 def differentiable(op: Callable[..., ops.OpResult]) -> Callable[..., Tensor]:
     """Lift an op on arrays to Tensors (numbers and arrays may stand among them as constants).
 
-    The op's positional-only parameters (or `*xs`) are arrays; all others are settings.
+    The op's positional-only parameters (or `*xs`) are arrays; all others are settings. Raises
+    TypeError for an op that has neither.
     """
-    kinds = [parameter.kind for parameter in inspect.signature(op).parameters.values()]
+    signature = inspect.signature(op)
+    kinds = [parameter.kind for parameter in signature.parameters.values()]
     variadic = inspect.Parameter.VAR_POSITIONAL in kinds
     arity = kinds.count(inspect.Parameter.POSITIONAL_ONLY)
+    if not (arity or variadic):
+        raise TypeError(
+            f"[differentiable] expected arrays before a slash, or *xs, in the signature of "
+            f"{op.__name__!r}, got {signature}; write def {op.__name__}(x, /, setting=...)"
+        )
 
     @functools.wraps(op)
     def lifted(*args: Any, **settings: Any) -> Tensor:
@@ -177,7 +184,7 @@ class Tensor:
             for node, array in found.items():
                 leaf = None if node.owner is None else node.owner()
                 if leaf is not None:
-                    leaf.grad = array if leaf.grad is None else leaf.grad + array
+                    leaf.grad = array if leaf.grad is None else _added(leaf.grad, array)
 
     # Arithmetic: one line lifts one op.
     __add__ = differentiable(ops.add)
@@ -306,6 +313,10 @@ def _seed(output: Tensor, gradient: Any) -> Array:
             f"[backward] expected a gradient of shape {output.shape}, got {gradient.shape}"
         )
     return gradient
+
+
+def _added(a: Array, b: Array) -> Array:
+    return array_module(a, b).asarray(a + b)  # NumPy makes a number of a sum without axes
 
 
 def _check_precision(name: str, inputs: Sequence[Any], dtype: Any) -> None:

@@ -61,16 +61,16 @@ def test_two_libraries_in_one_op_are_refused(fake_cupy: ModuleType) -> None:
     assert isinstance(to_numpy(GpuArray()), np.ndarray)
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:0", "", "CUDA"])
+@pytest.mark.parametrize("name", ["gpu", "cuda:0", "cuda:x", "cpu:0", "", "CUDA"])
 def test_an_unknown_device_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"expected device 'cpu', 'cuda'.*got '{name}'"):
+    with pytest.raises(ValueError, match=f"expected device 'cpu' or 'cuda', got '{name}'"):
         to_device(np.zeros(1), name)
 
 
 def test_cuda_without_cupy_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     model = create_model("vit_cifar_patch4_32", depth=1)
-    for call in (lambda: model.to("cuda"), lambda: Tensor([1.0]).to("cuda:1")):
+    for call in (lambda: model.to("cuda"), lambda: Tensor([1.0]).to("cuda")):
         with pytest.raises(ImportError, match=r"'cuda' needs cupy.*pip install 'numpyvit\[gpu\]'"):
             call()
     assert model.head.weight.device == "cpu"

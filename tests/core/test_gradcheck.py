@@ -211,3 +211,11 @@ def test_an_op_whose_gradient_has_another_shape_or_dtype_is_refused() -> None:
 def test_an_error_of_the_op_itself_comes_through() -> None:
     with pytest.raises(ValueError, match=r"\[linear\] expected inputs of width"):
         check_op(ops.linear, [np.ones((2, 3)), np.ones((4, 5))])
+
+
+def test_an_op_whose_arrays_do_not_stand_before_a_slash_is_refused_when_lifted() -> None:
+    def doubled(x: Any, by: float = 2.0) -> Any:
+        return x * by, lambda dy: (dy * by,)
+
+    with pytest.raises(TypeError, match=r"before a slash.*'doubled', got \(x.*def doubled\(x, /"):
+        differentiable(doubled)

@@ -148,7 +148,7 @@ def test_to_the_cpu_changes_nothing() -> None:
 def test_to_refuses_what_is_neither_a_float_type_nor_a_device() -> None:
     with pytest.raises(TypeError, match="expected a float type, got int32"):
         Net().to("int32")
-    with pytest.raises(ValueError, match="expected device 'cpu', 'cuda'"):
+    with pytest.raises(ValueError, match="expected device 'cpu' or 'cuda'"):
         Net().to(device="tpu")
 
 

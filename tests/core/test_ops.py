@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
+import sys
 from collections import Counter
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from core.cupy_like import CuPyLike
 from core.op_cases import Case
 from core.vit_op_cases import CASES
 from tolerances import as_numpy, assert_close, tolerance
@@ -136,6 +139,29 @@ def test_an_op_does_the_same_to_strided_arrays(case: Case, rng: np.random.Genera
     for found, expected in pairs:
         if expected is not None:
             assert_close(found, expected, scale=size(expected, dy))
+
+
+@each_case
+def test_an_op_calls_nothing_that_cupy_lacks(
+    case: Case, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("numpyvit.ops.", "numpyvit.backend")) and hasattr(
+            module, "array_module"
+        ):
+            monkeypatch.setattr(module, "array_module", lambda *_: CuPyLike())
+    special = sys.modules["numpyvit.ops.special"]
+    monkeypatch.setattr(special, "erf_on_gpu", np.vectorize(math.erf, otypes=["f8"]))
+    arrays = arrays_of(case, np.dtype("float64"), np, rng)
+    value, pullback = getattr(ops, case.op)(*arrays, **case.settings())
+    dy = np.asarray(rng.standard_normal(np.shape(value)))
+    found = pull(pullback, arrays, case.op, dy)
+    monkeypatch.undo()
+    expected, pullback = getattr(ops, case.op)(*arrays, **case.settings())
+    assert_close(value, expected)
+    for ours, theirs in zip(found, pull(pullback, arrays, case.op, dy), strict=True):
+        if theirs is not None:
+            assert_close(ours, theirs, scale=size(theirs, dy))
 
 
 def every_other(array: np.ndarray) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -112,6 +114,36 @@ def test_attention_is_the_same_with_and_without_the_shift_of_large_scores(
     for offset in (100.0, -100.0, 5e4):  # the softmax does not feel a constant
         shifted, _ = ops.attention(q, k, v, np.full((5, 5), offset))
         assert_close(shifted, plain)
+
+
+class Counting:
+    """NumPy, counting how often a transposed copy is made: each is for a product (..., N, M)."""
+
+    transposed = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.transposed += name == "ascontiguousarray"
+        return getattr(np, name)
+
+
+def test_only_what_is_needed_of_attentions_gradient_is_computed(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, k, v, bias = (rng.standard_normal(shape) for shape in [(5, 4), (6, 4), (6, 3), (5, 6)])
+    dy = rng.standard_normal((5, 3))
+    whole = ops.attention(q, k, v, bias)[1](dy, (True,) * 4)
+    counting = Counting()
+    monkeypatch.setattr(sys.modules["numpyvit.ops.attention"], "array_module", lambda *_: counting)
+    for needs in itertools.product((False, True), repeat=4):
+        pullback = ops.attention(q, k, v, bias)[1]
+        counting.transposed = 0
+        found = pullback(dy, needs)
+        assert counting.transposed == any((needs[0], needs[1], needs[3])), needs
+        for need, ours, expected in zip(needs, found, whole, strict=True):
+            if need:
+                assert_same_bits(ours, expected)
+            else:
+                assert ours is None
 
 
 def test_a_masked_key_gets_no_weight(rng: np.random.Generator) -> None:

@@ -398,3 +398,12 @@ def test_no_gradient_is_lost_when_threads_accumulate_into_a_shared_parameter() -
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(accumulate, range(threads)))
     np.testing.assert_array_equal(shared.grad, rounds * threads)
+
+
+def test_gradients_of_a_single_number_that_add_up_are_an_array() -> None:
+    x = Tensor(2.0, requires_grad=True)
+    for _ in range(3):
+        (x * x).backward()
+    assert isinstance(x.grad, np.ndarray)
+    x.grad /= 2
+    assert_same_bits(x.grad, np.array(6, np.float32))

@@ -254,8 +254,19 @@ def test_split_refuses_sizes_that_do_not_fit() -> None:
     x = Tensor(np.zeros((2, 6)))
     with pytest.raises(ValueError, match=r"add up to 6, got \[2, 3\]"):
         functional.split(x, [2, 3], axis=1)
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        functional.split(x, 0, axis=1)
+    with pytest.raises(ValueError, match=r"at least 0 that add up to 6, got \[8, -2\]"):
+        functional.split(x, [8, -2], axis=1)
+    for size in (0, np.int64(-1)):
+        with pytest.raises(ValueError, match=f"at least 1, got {size}"):
+            functional.split(x, size, axis=1)
+    with pytest.raises(TypeError, match="integer"):
+        functional.split(x, 2.0, axis=1)
+
+
+def test_split_takes_whole_numbers_of_numpy() -> None:
+    x = Tensor(np.arange(6.0))
+    for size in (np.int64(4), np.array([4, 2]), (np.uint8(4), 2)):
+        assert [piece.shape for piece in functional.split(x, size)] == [(4,), (2,)]
 
 
 def test_attention_with_its_weights_is_the_fused_one(rng: np.random.Generator) -> None:
