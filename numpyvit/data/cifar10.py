@@ -49,7 +49,8 @@ Pictures = tuple[NDArray[np.uint8], NDArray[np.int64]]
 def load_cifar10(split: str = "train", *, data_dir: str | Path | None = None) -> ArrayDataset:
     """50,000 training or 10,000 test pictures, in the official order.
 
-    Looked for in `data_dir` (either layout, with or without its usual folder, or as the archive),
+    Looked for in `data_dir` (either layout, with or without its usual folder, or the archive; also
+    the archive itself),
     then in the cache, then downloaded there. Raises FileNotFoundError, naming every way to get
     them, when that fails too, and ValueError for a damaged file, saying which and how.
     """
@@ -70,7 +71,12 @@ def load_cifar10(split: str = "train", *, data_dir: str | Path | None = None) ->
 
 
 def _load_from(root: Path, split: str) -> ArrayDataset | None:
-    """The split in either layout, from files or else an archive; None if there is neither."""
+    """The split in either layout, from files or else an archive; None if there is neither.
+
+    `root` is the folder that they lie in, or the archive itself.
+    """
+    if root.is_file():
+        return _load_named_archive(root, split)
     for layout, (folder, _, ending, _) in LAYOUTS.items():
         for home in (root, root / folder):
             if any(
@@ -81,6 +87,15 @@ def _load_from(root: Path, split: str) -> ArrayDataset | None:
         if (root / archive).is_file():
             return _load_archive(root / archive, layout, split)
     return None
+
+
+def _load_named_archive(archive: Path, split: str) -> ArrayDataset:
+    """The split from an archive of any name; its files tell the layout."""
+    first, second = sorted(LAYOUTS, key=lambda layout: layout not in archive.name)
+    try:
+        return _load_archive(archive, first, split)
+    except FileNotFoundError:
+        return _load_archive(archive, second, split)
 
 
 def _load_files(home: Path, layout: str, split: str) -> ArrayDataset:

@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import time
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from numpyvit.backend import require
 
 BLOCK_BYTES = 1 << 20
 TIMEOUT_S = 30
+# What tarfile, gzip and zlib raise, depending on which byte of an archive is wrong.
+_DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, zlib.error)
 
 
 def cache_folder() -> Path:
@@ -137,7 +140,7 @@ def read_members(archive: Path, names: tuple[str, ...]) -> Iterator[tuple[str, b
                     yield last, file.read()
                 if not missing:
                     return
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except _DAMAGE as error:
         raise ValueError(
             f"[data] expected a whole .tar.gz archive, got one that cannot be read: {archive} "
             f"of {archive.stat().st_size} bytes ({error}); download it again"

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
-import tempfile
+import secrets
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -87,13 +87,15 @@ def replacing(path: str | os.PathLike[str]) -> Any:
         raise FileNotFoundError(
             f"[write] expected a folder to write {path.name} into, found none at {path.parent}"
         )
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Not by tempfile, whose files nobody else may read: here the process's umask decides.
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    handle = os.open(temporary, flags, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -137,9 +139,3 @@ def packaged_archive(name: str) -> Path:
             f"got {name!r}; leave out pretrained=True or load a checkpoint"
         )
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from typing import Any
 
 from numpyvit.backend import suggest
@@ -13,8 +15,9 @@ from numpyvit.nn import activation, check_heads, check_positive
 class ViTConfig:
     """The sizes and choices of a VisionTransformer (Dosovitskiy et al. 2021, table 1).
 
-    Raises ValueError for sizes that are not positive, a patch that does not divide the image, heads
-    that do not divide the width, probabilities outside [0, 1) and unknown activations.
+    Raises ValueError for values of another kind, sizes that are not positive, a patch that does not
+    divide the image, heads that do not divide the width, probabilities outside [0, 1) and unknown
+    activations.
     """
 
     image_size: int = 224
@@ -34,6 +37,7 @@ class ViTConfig:
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
+        self._check_types()
         check_positive(
             "ViTConfig",
             image_size=self.image_size,
@@ -54,6 +58,21 @@ class ViTConfig:
         for name in ("dropout", "attention_dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"[ViTConfig] expected 0 <= {name} < 1, got {getattr(self, name)}")
+
+    def _check_types(self) -> None:
+        # By the annotation: bool is a kind of int, and JSON does not tell 4 from 4.0 reliably.
+        kinds: dict[str, tuple[str, Any]] = {
+            "int": ("a whole number", numbers.Integral),
+            "float": ("a finite number", numbers.Real),
+            "bool": ("True or False", bool),
+            "str": ("a name", str),
+        }
+        for field in dataclasses.fields(self):
+            meaning, kind = kinds[str(field.type)]
+            value = getattr(self, field.name)
+            fits = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+            if not fits or (kind is numbers.Real and not math.isfinite(value)):
+                raise ValueError(f"[ViTConfig] expected {meaning} as {field.name}, got {value!r}")
 
     @property
     def num_patches(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -18,12 +20,36 @@ class Labelling:
     """What the numbers going in and out of a model mean.
 
     Pixels from 0 to 1 are normalised by `(pixel - mean) / std` a channel; logit i is class
-    `class_names[i]`.
+    `class_names[i]`. Raises ValueError for names that are no texts and for numbers that are not
+    finite, a std that is not positive among them.
     """
 
     class_names: tuple[str, ...]
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(name, str) for name in self.class_names):
+            raise ValueError(f"[Labelling] expected texts as class_names, got {self.class_names}")
+        for name, least in (("mean", -math.inf), ("std", 0.0)):
+            values = getattr(self, name)
+            if not all(isinstance(v, numbers.Real) and least < v < math.inf for v in values):
+                kind = "positive numbers" if name == "std" else "numbers"
+                raise ValueError(f"[Labelling] expected {kind} as {name}, got {values}")
+
+    def check_fits(self, config: ViTConfig) -> None:
+        """ValueError unless there is a name a class, and a mean and a std a channel or for all."""
+        if len(self.class_names) != config.num_classes:
+            raise ValueError(
+                f"[Labelling] expected {config.num_classes} class_names, "
+                f"got {len(self.class_names)}"
+            )
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (1, config.in_channels):
+                raise ValueError(
+                    f"[Labelling] expected {config.in_channels} values as {name}, "
+                    f"got {len(getattr(self, name))}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +90,11 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
     archive = read_archive(path)
     try:
         config = ViTConfig(**archive.record["config"])
-        fields = {name: tuple(values) for name, values in archive.record["labelling"].items()}
+        fields = {name: _entries(values) for name, values in archive.record["labelling"].items()}
         labelling = Labelling(**fields)
-        name = archive.record["model"]
-    except (KeyError, TypeError, AttributeError) as error:
+        labelling.check_fits(config)
+        name = str(archive.record["model"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"[load_model] expected a checkpoint that describes its model, but {path} does not "
             f"({error}); give a file that `numpyvit train` wrote"
@@ -75,6 +102,12 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
     model = VisionTransformer(config).eval()
     model.load_state_dict(archive.weights())
     return SavedModel(name, model, labelling, archive)
+
+
+def _entries(values: Any) -> tuple[Any, ...]:
+    if not isinstance(values, list):
+        raise TypeError(f"expected a list, got {values!r}")
+    return tuple(values)
 
 
 def load_packaged_model(name: str = "vit_cifar_patch4_32") -> SavedModel:

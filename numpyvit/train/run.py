@@ -42,9 +42,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in ("data", "model", "recipe_name", "device"):
             if not isinstance(getattr(self, name), str):
-                raise ValueError(
-                    f"[RunConfig] expected a text as {name}, got {getattr(self, name)}"
-                )
+                raise ValueError(f"[RunConfig] expected text as {name}, got {getattr(self, name)}")
         if not isinstance(self.data_dir, str | None):
             raise ValueError(f"[RunConfig] expected a text as data_dir, got {self.data_dir}")
         for name in ("seed", "validation_split", "train_images"):
@@ -67,7 +65,7 @@ class RunConfig:
             return cls(**{**fields, "recipe": Recipe(**recipe)})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"[RunConfig] expected the configuration of a run, got one that is damaged ({error})"
+                f"[RunConfig] expected the configuration of a run, got something else ({error})"
             ) from error
 
 

@@ -107,8 +107,8 @@ def evaluate(
 ) -> Evaluation:
     """Loss and confusion of `model`, without dropout, on all of `dataset`.
 
-    `transform(images, rng)` turns the data set's uint8 images into the model's input. Every module is
-    left in the mode in which it came.
+    `transform(images, rng)` turns the data set's uint8 images into the model's input. Every module
+    is left in the mode in which it came.
     """
     classes = model.config.num_classes
 

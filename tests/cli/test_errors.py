@@ -139,6 +139,31 @@ def test_the_checkpoint_of_another_run_is_not_adopted(command, run_folder, tmp_p
     assert [path.name for path in out.iterdir()] == ["last.npz"]
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("labelling", {"class_names": ["red"]}, "expected 3 class_names, got 1"),
+        ("labelling", {"class_names": "rgb"}, "expected a list, got 'rgb'"),
+        ("labelling", {"class_names": [1, 2, 3]}, "expected texts as class_names"),
+        ("labelling", {"mean": [0.5, 0.5]}, "expected 3 values as mean, got 2"),
+        ("labelling", {"mean": ["a", "b", "c"]}, "expected numbers as mean"),
+        ("labelling", {"std": [0, 1, 1]}, "expected positive numbers as std"),
+        ("labelling", {"other": [1]}, "unexpected keyword argument 'other'"),
+        ("config", {"depth": 2.5}, "expected a whole number as depth, got 2.5"),
+        ("config", {"norm_eps": None}, "expected a finite number as norm_eps, got None"),
+    ],
+)
+def test_a_checkpoint_that_describes_its_model_wrongly_is_one_clear_line(
+    command, run_folder, red_picture, tmp_path, part, change, message
+):
+    copy = shutil.copytree(run_folder, tmp_path / "copy")
+    fields = archive.read_archive(copy / "last.npz").record[part]
+    change_record(copy, {part: {**fields, **change}})
+    found = command("predict", red_picture, "--checkpoint", copy).mistake()
+    assert f"a checkpoint that describes its model, but {copy / 'last.npz'} does not" in found
+    assert message in found
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", b"no archive at all"])
 def test_a_file_that_is_no_checkpoint_is_named(command, red_picture, tmp_path, content):
     path = tmp_path / "model.npz"

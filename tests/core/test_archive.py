@@ -61,6 +61,20 @@ def test_a_file_that_replaces_another_is_readable_as_any_other(tmp_path: Path) -
     assert sorted(os.listdir(tmp_path)) == ["model.npz", "plain"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are those of POSIX")
+def test_a_file_has_the_mode_that_the_umask_gives_and_the_umask_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", pytest.fail)  # threads share it
+            path = written(tmp_path)
+        assert path.stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
+
+
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_a_failure_in_mid_write_keeps_the_old_file_and_leaves_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException

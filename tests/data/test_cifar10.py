@@ -6,6 +6,7 @@ import os
 import pickle
 import tarfile
 import urllib.error
+import zlib
 
 import numpy as np
 import pytest
@@ -243,6 +244,52 @@ def test_a_damaged_archive_is_named(tmp_path, pictures):
     path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(ValueError, match=r"whole \.tar\.gz .*cifar-10-binary.* of 20000 bytes"):
         load_cifar10("test", data_dir=tmp_path)
+
+
+def test_a_wrong_byte_anywhere_in_an_archive_is_one_clear_error_or_harmless(tmp_path, pictures):
+    for images, _ in pictures.values():
+        images //= 64  # so that they are compressed, and not stored
+    path = write_archive(tmp_path / "cifar-10-binary.tar.gz", write_binary, pictures, "any")
+    whole, refused = path.read_bytes(), 0
+    for position in range(0, len(whole), len(whole) // 60):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            load_cifar10("train", data_dir=tmp_path)
+        except (ValueError, FileNotFoundError) as error:
+            assert str(error).startswith(("[data]", "[cifar10]"))  # noqa: PT017
+            refused += 1
+    assert refused > 0
+
+
+@pytest.mark.parametrize(
+    "error", [zlib.error("bad"), EOFError("end"), tarfile.ReadError("no"), ValueError("odd")]
+)
+def test_whatever_reading_an_archive_raises_is_one_clear_error(tmp_path, monkeypatch, error):
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    path.write_bytes(b"")
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(tarfile, "open", fail)
+    with pytest.raises(ValueError, match=r"whole \.tar\.gz archive.*download it again"):
+        load_cifar10("test", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(("layout", "write"), [("binary", write_binary), ("python", write_python)])
+@pytest.mark.parametrize("renamed", [None, "mine.tgz"])
+def test_the_archive_itself_may_be_named(tmp_path, pictures, layout, write, renamed):
+    folder, archive, _, _ = cifar10.LAYOUTS[layout]
+    path = write_archive(tmp_path / (renamed or archive), write, pictures, folder)
+    assert_holds(load_cifar10("test", data_dir=path), pictures, "test")
+
+
+def test_a_file_that_is_no_archive_is_named(tmp_path):
+    (tmp_path / "mine").write_text("hello")
+    with pytest.raises(ValueError, match=r"whole \.tar\.gz archive, .*mine of 5 bytes"):
+        load_cifar10("test", data_dir=tmp_path / "mine")
 
 
 def test_an_archive_without_the_files_is_named(tmp_path):

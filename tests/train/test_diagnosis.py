@@ -81,8 +81,10 @@ def stopped(trainer, *wanted):
     with pytest.raises(NonFiniteError) as caught:
         trainer.fit()
     message = str(caught.value)
-    for part in (*wanted, "start again with a lower --lr", str(trainer.folder.path)):
+    for part in (*wanted, "start again with a lower --lr"):
         assert part in message
+    kept = f"(what was reached before is kept in {trainer.folder.path})"
+    assert (kept in message) == trainer.folder.last.exists()
     assert "\n" not in message
     return message
 
@@ -98,13 +100,16 @@ def test_an_enormous_learning_rate_stops_the_run_where_the_numbers_overflow(work
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_poisoned_parameter_is_named_and_the_last_epochs_checkpoint_stays(workers, tmp_path):
-    tiny_trainer(tmp_path, epochs=1).fit()
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    run = tmp_path / "config.json"
-    run.write_text(run.read_text().replace('"epochs": 1', '"epochs": 3'))
-    before["config.json"] = run.read_bytes()
     trainer = tiny_trainer(tmp_path, workers=workers)
-    trainer.model.blocks[1].norm2.weight.data[3] = np.nan
+    finish, before = trainer._finish_epoch, {}
+
+    def poisoning():
+        row = finish()
+        before.update({path.name: path.read_bytes() for path in tmp_path.iterdir()})
+        trainer.model.blocks[1].norm2.weight.data[3] = np.nan
+        return row
+
+    trainer._finish_epoch = poisoning
     stopped(trainer, "the loss is nan at step 4 ", "is in the parameter blocks.1.norm2.weight;")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert np.isfinite(load_model(trainer.folder.last).model.blocks[1].norm2.weight.data).all()
@@ -168,6 +173,22 @@ def test_weights_that_overflow_in_the_last_step_of_an_epoch_are_not_saved(tmp_pa
     saved = load_model(trainer.folder.last)
     assert saved.archive.record["progress"]["epoch"] == 1
     assert all(np.isfinite(array).all() for array in saved.archive.arrays.values())
+
+
+def test_a_validation_image_with_a_nan_is_found_wherever_it_is(tmp_path, monkeypatch):
+    trainer = tiny_trainer(tmp_path)
+    normalize = tiny.RECIPE.normalize()
+
+    def spoilt(images, rng):
+        result = normalize(images, rng)
+        if len(images) == tiny.VAL_IMAGES % tiny.MICRO_BATCH:  # the last micro-batch
+            result[-1, 0, 0, 0] = np.nan
+        return result
+
+    monkeypatch.setattr(tiny.Recipe, "normalize", lambda recipe: spoilt)
+    trainer.model.head.eval()
+    stopped(trainer, "the validation loss is nan after step 3 ", "is in the images;")
+    assert trainer.model.training
 
 
 def test_numpys_warnings_do_not_come_before_the_error(tmp_path, recwarn):
