@@ -48,6 +48,12 @@ def xp(request: pytest.FixtureRequest) -> ModuleType:
     return importlib.import_module(request.param)
 
 
+@pytest.fixture
+def device(xp: ModuleType) -> str:
+    """The device of the array library under test."""
+    return "cpu" if xp is np else "cuda"
+
+
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> np.dtype:
     return np.dtype(request.param)

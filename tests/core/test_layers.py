@@ -11,6 +11,7 @@ import pytest
 from tolerances import assert_close, assert_same_bits
 
 from numpyvit import Tensor, functional, gradients, nn
+from numpyvit.backend import to_device
 
 
 def share(
@@ -29,15 +30,22 @@ def share(
     return theirs
 
 
-def assert_parity(torch: ModuleType, ours: Any, theirs: Any, x: np.ndarray, **names: Any) -> None:
-    """Equal outputs, equal gradients of the input and of every parameter."""
-    ours_x, theirs_x = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+def leaf(x: np.ndarray, device: str) -> Tensor:
+    return Tensor(to_device(x, device), requires_grad=True)
+
+
+def assert_parity(
+    torch: ModuleType, device: str, ours: Any, theirs: Any, x: np.ndarray, **names: Any
+) -> None:
+    """Equal outputs, equal gradients of the input and of every parameter; `ours` on `device`."""
+    ours.to(device)
+    ours_x, theirs_x = leaf(x, device), torch.tensor(x, requires_grad=True)
     y, expected = ours(ours_x), theirs(theirs_x)
     assert_close(y, expected)
     dy = np.random.default_rng(1).standard_normal(y.shape).astype(x.dtype)
     expected.backward(torch.tensor(dy))
     parameters = dict(ours.named_parameters())
-    found = gradients(y, [ours_x, *parameters.values()], dy)
+    found = gradients(y, [ours_x, *parameters.values()], to_device(dy, device))
     assert_close(found[0], theirs_x.grad)
     translated = {
         names.get("names", {}).get(name, name): tensor for name, tensor in theirs.named_parameters()
@@ -49,11 +57,11 @@ def assert_parity(torch: ModuleType, ours: Any, theirs: Any, x: np.ndarray, **na
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_is_pytorchs(
-    bias: bool, torch: ModuleType, rng: np.random.Generator, dtype: np.dtype
+    bias: bool, torch: ModuleType, device: str, rng: np.random.Generator, dtype: np.dtype
 ) -> None:
     ours = nn.Linear(5, 7, bias=bias, rng=rng)
     theirs = share(ours, torch.nn.Linear(5, 7, bias=bias), dtype)
-    assert_parity(torch, ours, theirs, rng.standard_normal((2, 3, 5)).astype(dtype))
+    assert_parity(torch, device, ours, theirs, rng.standard_normal((2, 3, 5)).astype(dtype))
 
 
 @pytest.mark.parametrize(
@@ -65,19 +73,23 @@ def test_linear_is_pytorchs(
     ],
 )
 def test_conv2d_is_pytorchs(
-    options: dict[str, Any], torch: ModuleType, rng: np.random.Generator, dtype: np.dtype
+    options: dict[str, Any],
+    torch: ModuleType,
+    device: str,
+    rng: np.random.Generator,
+    dtype: np.dtype,
 ) -> None:
     ours = nn.Conv2d(3, 5, **options, rng=rng)
     theirs = share(ours, torch.nn.Conv2d(3, 5, **options), dtype)
-    assert_parity(torch, ours, theirs, rng.standard_normal((2, 3, 8, 9)).astype(dtype))
+    assert_parity(torch, device, ours, theirs, rng.standard_normal((2, 3, 8, 9)).astype(dtype))
 
 
 def test_layer_norm_is_pytorchs(
-    torch: ModuleType, rng: np.random.Generator, dtype: np.dtype
+    torch: ModuleType, device: str, rng: np.random.Generator, dtype: np.dtype
 ) -> None:
     ours = nn.LayerNorm(8, eps=1e-5)
     theirs = share(ours, torch.nn.LayerNorm(8, eps=1e-5), dtype)
-    assert_parity(torch, ours, theirs, 3 + rng.standard_normal((2, 4, 8)).astype(dtype))
+    assert_parity(torch, device, ours, theirs, 3 + rng.standard_normal((2, 4, 8)).astype(dtype))
 
 
 TORCHS_NAMES = {
@@ -89,22 +101,23 @@ TORCHS_NAMES = {
 
 
 def test_attention_is_pytorchs_multi_head_attention(
-    torch: ModuleType, rng: np.random.Generator, dtype: np.dtype
+    torch: ModuleType, device: str, rng: np.random.Generator, dtype: np.dtype
 ) -> None:
     ours = nn.Attention(12, 3, rng=rng)
     theirs = share(ours, torch.nn.MultiheadAttention(12, 3, batch_first=True), dtype, TORCHS_NAMES)
     x = rng.standard_normal((2, 5, 12)).astype(dtype)
     maps: list[Tensor] = []
-    y = ours(Tensor(x), maps)
+    ours.to(device)
+    y = ours(leaf(x, device), maps)
     t = torch.tensor(x)
     expected, weights = theirs(t, t, t, average_attn_weights=False)
     assert_close(y, expected)
-    assert_close(ours(Tensor(x)), expected)
+    assert_close(ours(leaf(x, device)), expected)
     assert_close(maps[0], weights)
 
     dy = rng.standard_normal(y.shape).astype(dtype)
     expected.backward(torch.tensor(dy))
-    ours(Tensor(x)).backward(dy)
+    ours(leaf(x, device)).backward(to_device(dy, device))
     state = dict(ours.named_parameters())
     for name, tensor in theirs.named_parameters():
         assert_close(state[TORCHS_NAMES[name]].grad, tensor.grad, op=name)
@@ -112,15 +125,15 @@ def test_attention_is_pytorchs_multi_head_attention(
 
 @pytest.mark.parametrize("qkv_bias", [True, False])
 def test_attention_head_by_head_is_the_fused_one(
-    qkv_bias: bool, rng: np.random.Generator, dtype: np.dtype
+    qkv_bias: bool, device: str, rng: np.random.Generator, dtype: np.dtype
 ) -> None:
-    fused = nn.Attention(12, 3, qkv_bias=qkv_bias, rng=rng).to(dtype)
+    fused = nn.Attention(12, 3, qkv_bias=qkv_bias, rng=rng).to(dtype, device)
     by_head = nn.HeadwiseAttention.from_fused(fused)
     x = rng.standard_normal((2, 5, 12)).astype(dtype)
-    a, b = Tensor(x, requires_grad=True), Tensor(x, requires_grad=True)
+    a, b = leaf(x, device), leaf(x, device)
     y, z = fused(a), by_head(b)
     assert_close(z, y)
-    dy = rng.standard_normal(y.shape).astype(dtype)
+    dy = to_device(rng.standard_normal(y.shape).astype(dtype), device)
     y.backward(dy)
     z.backward(dy)
     assert_close(b.grad, a.grad)
@@ -141,13 +154,13 @@ def test_the_head_by_head_form_has_weights_of_its_own(rng: np.random.Generator) 
 
 @pytest.mark.parametrize("with_maps", [False, True])
 def test_attention_of_the_first_tokens_is_that_of_all_cut_off(
-    with_maps: bool, rng: np.random.Generator
+    with_maps: bool, device: str, rng: np.random.Generator
 ) -> None:
-    block = nn.Block(12, 3, 24, rng=rng).to("float64")
-    x = Tensor(rng.standard_normal((2, 5, 12)), requires_grad=True)
+    block = nn.Block(12, 3, 24, rng=rng).to("float64", device)
+    x = leaf(rng.standard_normal((2, 5, 12)), device)
     whole, cut = block(x)[:, :2], block(x, [] if with_maps else None, 2)
     assert_close(cut, whole)
-    dy = rng.standard_normal(cut.shape)
+    dy = to_device(rng.standard_normal(cut.shape), device)
     sources = [x, *block.parameters()]
     pairs = zip(gradients(cut, sources, dy), gradients(whole, sources, dy), strict=True)
     for found, expected in pairs:
@@ -156,7 +169,7 @@ def test_attention_of_the_first_tokens_is_that_of_all_cut_off(
 
 @pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "relu", "silu"])
 def test_mlp_is_pytorchs(
-    name: str, torch: ModuleType, rng: np.random.Generator, dtype: np.dtype
+    name: str, torch: ModuleType, device: str, rng: np.random.Generator, dtype: np.dtype
 ) -> None:
     activations = {
         "gelu": torch.nn.GELU(),
@@ -171,11 +184,11 @@ def test_mlp_is_pytorchs(
     names = {f"{i}.{w}": f"fc{n}.{w}" for i, n in ((0, 1), (2, 2)) for w in ("weight", "bias")}
     theirs = share(ours, sequence, dtype, names)
     x = rng.standard_normal((2, 3, 6)).astype(dtype)
-    assert_parity(torch, ours, theirs, x, names=names)
+    assert_parity(torch, device, ours, theirs, x, names=names)
 
 
 def test_block_is_pytorchs_pre_norm_encoder_layer(
-    torch: ModuleType, rng: np.random.Generator, dtype: np.dtype
+    torch: ModuleType, device: str, rng: np.random.Generator, dtype: np.dtype
 ) -> None:
     ours = nn.Block(12, 3, 20, norm_eps=1e-5, rng=rng)
     layer = torch.nn.TransformerEncoderLayer(
@@ -186,11 +199,11 @@ def test_block_is_pytorchs_pre_norm_encoder_layer(
         names |= {f"linear{n}.{w}": f"mlp.fc{n}.{w}" for w in ("weight", "bias")}
     theirs = share(ours, layer, dtype, names)
     x = rng.standard_normal((2, 5, 12)).astype(dtype)
-    assert_parity(torch, ours, theirs, x, names=names)
+    assert_parity(torch, device, ours, theirs, x, names=names)
 
 
 def test_patch_embedding_as_convolution_as_linear_layer_and_in_pytorch_are_one(
-    torch: ModuleType, rng: np.random.Generator, dtype: np.dtype
+    torch: ModuleType, device: str, rng: np.random.Generator, dtype: np.dtype
 ) -> None:
     linear = nn.PatchEmbed(8, 4, 3, 6, rng=rng)
     conv = nn.PatchEmbed(8, 4, 3, 6, as_convolution=True)
@@ -204,30 +217,30 @@ def test_patch_embedding_as_convolution_as_linear_layer_and_in_pytorch_are_one(
             return self.proj(x).flatten(2).transpose(1, 2)
 
     x = rng.standard_normal((2, 3, 8, 8)).astype(dtype)
-    assert_parity(torch, linear, share(linear, Theirs(), dtype), x)
+    assert_parity(torch, device, linear, share(linear, Theirs(), dtype), x)
     conv.to(dtype).load_state_dict(linear.state_dict())
     fresh = Theirs().to(getattr(torch, dtype.name))
     for name, tensor in fresh.named_parameters():
         tensor.data[...] = torch.tensor(conv.state_dict()[name])
-    assert_parity(torch, conv, fresh, x)
+    assert_parity(torch, device, conv, fresh, x)
     assert linear.num_patches == 4
 
 
 @pytest.mark.parametrize("kind", [nn.Dropout, nn.DropPath])
-def test_noise_is_drawn_in_training_only_and_keeps_the_mean(kind: Any) -> None:
-    layer, x = kind(0.3), Tensor(np.ones((20_000, 4), np.float32))
+def test_noise_is_drawn_in_training_only_and_keeps_the_mean(kind: Any, device: str) -> None:
+    layer, x = kind(0.3), leaf(np.ones((20_000, 4), np.float32), device)
     with nn.use_generator(np.random.default_rng(0)):
         y = layer(x)
-    assert set(np.unique(y.data)) == {np.float32(0), np.float32(1 / 0.7)}
+    assert set(np.unique(y.numpy())) == {np.float32(0), np.float32(1 / 0.7)}
     assert abs(y.data.mean() - 1) < 0.02
     by_sample = y.data == y.data[:, :1]
-    assert by_sample.all() == (kind is nn.DropPath)
+    assert bool(by_sample.all()) == (kind is nn.DropPath)
     assert layer.eval()(x) is x
     assert kind(0.0)(x) is x
 
 
-def test_the_gradient_of_dropout_is_dropped_alike() -> None:
-    x = Tensor(np.ones((50, 4)), requires_grad=True)
+def test_the_gradient_of_dropout_is_dropped_alike(device: str) -> None:
+    x = leaf(np.ones((50, 4)), device)
     y = nn.Dropout(0.5)(x)
     y.sum().backward()
     assert_same_bits(x.grad, y.data)

@@ -12,6 +12,7 @@ import pytest
 from tolerances import assert_close, assert_same_bits
 
 from numpyvit import Tensor, create_model, functional, gradients, list_models, nn, no_grad
+from numpyvit.backend import to_device
 from numpyvit.models import (
     VisionTransformer,
     ViTConfig,
@@ -36,8 +37,9 @@ def small_model(**overrides: Any) -> VisionTransformer:
     return VisionTransformer(SMALL.replace(**overrides), rng=np.random.default_rng(0))
 
 
-def images(count: int = 4, dtype: str = "float32") -> np.ndarray:
-    return np.random.default_rng(1).standard_normal((count, 3, 8, 8)).astype(dtype)
+def images(count: int = 4, dtype: str = "float32", device: str = "cpu") -> Any:
+    array = np.random.default_rng(1).standard_normal((count, 3, 8, 8)).astype(dtype)
+    return to_device(array, device)
 
 
 @pytest.mark.parametrize(("name", "count"), PUBLISHED.items())
@@ -130,8 +132,8 @@ def test_a_seed_means_the_same_weights_every_time() -> None:
     assert (other.head.weight.data != first.head.weight.data).any()
 
 
-def test_attention_maps_are_distributions_and_each_samples_own() -> None:
-    out = small_model().eval()(images(), return_attention=True)
+def test_attention_maps_are_distributions_and_each_samples_own(device: str) -> None:
+    out = small_model().to(device).eval()(images(device=device), return_attention=True)
     assert len(out.attention) == 3
     assert out.hidden_states == []
     for weights in out.attention:
@@ -141,39 +143,42 @@ def test_attention_maps_are_distributions_and_each_samples_own() -> None:
             assert (weights.data[sample] != weights.data[0]).any()
 
 
-def test_hidden_states_are_the_tokens_before_and_after_every_block() -> None:
-    model = small_model().eval()
-    out = model(images(), return_hidden_states=True)
+def test_hidden_states_are_the_tokens_before_and_after_every_block(device: str) -> None:
+    model, batch = small_model().to(device).eval(), images(device=device)
+    out = model(batch, return_hidden_states=True)
     assert out.attention == []
     assert [state.shape for state in out.hidden_states] == [(4, 5, 12)] * 4
     for block, before, after in zip(
         model.blocks, out.hidden_states, out.hidden_states[1:], strict=False
     ):
         assert_close(block(before), after)
-    assert_close(model.forward_features(images()), model.norm(out.hidden_states[-1]))
+    assert_close(model.forward_features(batch), model.norm(out.hidden_states[-1]))
 
 
 @pytest.mark.parametrize("what", [{"return_attention": True}, {"return_hidden_states": True}])
-def test_asking_for_intermediates_does_not_change_the_logits(what: Any, dtype: np.dtype) -> None:
-    model = small_model().to(dtype).eval()
-    plain = model(images(dtype=dtype.name))
+def test_asking_for_intermediates_does_not_change_the_logits(
+    what: Any, dtype: np.dtype, device: str
+) -> None:
+    model, batch = small_model().to(dtype, device).eval(), images(4, dtype.name, device)
+    plain = model(batch)
     assert isinstance(plain, Tensor)
-    assert_close(model(images(dtype=dtype.name), **what).logits, plain)
+    assert_close(model(batch, **what).logits, plain)
 
 
-def test_a_sample_does_not_depend_on_its_batch() -> None:
-    model = small_model().to("float64").eval()
-    batch = images(dtype="float64")
+def test_a_sample_does_not_depend_on_its_batch(device: str) -> None:
+    model = small_model().to("float64", device).eval()
+    batch = images(4, "float64", device)
     together = model(batch)
     for sample in range(4):
         assert_close(model(batch[sample : sample + 1]), together.data[sample : sample + 1])
 
 
-def test_eval_switches_dropout_off() -> None:
-    model = small_model(dropout=0.3, attention_dropout=0.3, drop_path=0.3)
-    assert (model(images()).data != model(images()).data).any()
+def test_eval_switches_dropout_off(device: str) -> None:
+    model = small_model(dropout=0.3, attention_dropout=0.3, drop_path=0.3).to(device)
+    batch = images(device=device)
+    assert (model(batch).data != model(batch).data).any()
     model.eval()
-    assert_same_bits(model(images()), model(images()))
+    assert_same_bits(model(batch), model(batch))
 
 
 def test_a_generator_makes_training_repeatable_in_every_thread() -> None:
@@ -219,17 +224,18 @@ def test_inference_records_nothing() -> None:
     assert model(images()).requires_grad
 
 
-def test_with_a_frozen_backbone_only_the_head_is_trained() -> None:
-    model = small_model().requires_grad_(False)
+def test_with_a_frozen_backbone_only_the_head_is_trained(device: str) -> None:
+    model = small_model().to(device).requires_grad_(False)
     model.head.requires_grad_()
-    functional.cross_entropy(model(images()), np.array([0, 1, 2, 3])).backward()
+    batch, labels = images(device=device), to_device(np.array([0, 1, 2, 3]), device)
+    functional.cross_entropy(model(batch), labels).backward()
     trained = [name for name, p in model.named_parameters() if p.grad is not None]
     assert trained == ["head.weight", "head.bias"]
-    assert not model.forward_features(images()).requires_grad
+    assert not model.forward_features(batch).requires_grad
 
 
-def test_the_gradient_of_the_logits_with_respect_to_attention_can_be_taken() -> None:
-    out = small_model().eval()(images(), return_attention=True)
+def test_the_gradient_of_the_logits_with_respect_to_attention_can_be_taken(device: str) -> None:
+    out = small_model().to(device).eval()(images(device=device), return_attention=True)
     found = gradients(out.logits[:, 2].sum(), out.attention)
     assert [g.shape for g in found] == [(4, 3, 5, 5)] * 3
     assert all((g != 0).any() for g in found)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tolerances import assert_close, relative_l2, tolerance
+from tolerances import as_numpy, assert_close, relative_l2, tolerance
 
 from numpyvit import Tensor, create_model, functional, gradients
+from numpyvit.backend import to_device
 from numpyvit.check import gradcheck
 from numpyvit.models import VisionTransformer, ViTConfig
 from numpyvit.optim import AdamW
@@ -41,17 +42,25 @@ MODELS = {
 }
 
 
-def a_batch(model: VisionTransformer, size: int, dtype: Any, seed: int = 0) -> Any:
+def a_batch(
+    model: VisionTransformer, size: int, dtype: Any, seed: int = 0, device: str = "cpu"
+) -> Any:
     rng = np.random.default_rng(seed)
     config = model.config
     side = config.image_size
     images = rng.standard_normal((size, config.in_channels, side, side)).astype(dtype)
-    return images, rng.integers(0, config.num_classes, size)
+    labels = rng.integers(0, config.num_classes, size)
+    return to_device(images, device), to_device(labels, device)
+
+
+def torchs(torch: ModuleType, array: Any, **options: Any) -> Any:
+    """`array`, wherever it is, as a tensor of PyTorch's on the CPU."""
+    return torch.tensor(as_numpy(array), **options)
 
 
 @pytest.fixture(params=MODELS)
-def model(request: pytest.FixtureRequest, dtype: np.dtype) -> VisionTransformer:
-    return MODELS[request.param](dtype)
+def model(request: pytest.FixtureRequest, dtype: np.dtype, device: str) -> VisionTransformer:
+    return MODELS[request.param](dtype).to(device)
 
 
 @pytest.fixture
@@ -60,10 +69,15 @@ def oracle(torch: ModuleType) -> ModuleType:
 
 
 def test_logits_attention_and_hidden_states_are_pytorchs(
-    model: VisionTransformer, oracle: ModuleType, torch: ModuleType, dtype: np.dtype
+    model: VisionTransformer,
+    oracle: ModuleType,
+    torch: ModuleType,
+    dtype: np.dtype,
+    device: str,
 ) -> None:
-    images, _ = a_batch(model, 3, dtype)
-    expected = oracle.forward(oracle.leaves(model.state_dict()), torch.tensor(images), model.config)
+    images, _ = a_batch(model, 3, dtype, device=device)
+    state = oracle.leaves(model.state_dict())
+    expected = oracle.forward(state, torchs(torch, images), model.config)
     assert_close(model(images), expected["logits"])
     out = model(images, return_attention=True, return_hidden_states=True)
     assert_close(out.logits, expected["logits"])
@@ -73,11 +87,15 @@ def test_logits_attention_and_hidden_states_are_pytorchs(
 
 
 def test_the_loss_and_every_gradient_are_pytorchs(
-    model: VisionTransformer, oracle: ModuleType, torch: ModuleType, dtype: np.dtype
+    model: VisionTransformer,
+    oracle: ModuleType,
+    torch: ModuleType,
+    dtype: np.dtype,
+    device: str,
 ) -> None:
-    images, labels = a_batch(model, 4, dtype)
+    images, labels = a_batch(model, 4, dtype, device=device)
     state = oracle.leaves(model.state_dict())
-    expected = oracle.loss(state, torch.tensor(images), torch.tensor(labels), model.config)
+    expected = oracle.loss(state, torchs(torch, images), torchs(torch, labels), model.config)
     expected.backward()
 
     loss = functional.cross_entropy(model(images), labels)
@@ -89,21 +107,21 @@ def test_the_loss_and_every_gradient_are_pytorchs(
 
 
 def test_the_gradient_of_the_image_is_pytorchs(
-    oracle: ModuleType, torch: ModuleType, dtype: np.dtype
+    oracle: ModuleType, torch: ModuleType, dtype: np.dtype, device: str
 ) -> None:
-    model = cifar_model(dtype)
-    images, labels = a_batch(model, 2, dtype)
-    theirs = torch.tensor(images, requires_grad=True)
+    model = cifar_model(dtype).to(device)
+    images, labels = a_batch(model, 2, dtype, device=device)
+    theirs = torchs(torch, images, requires_grad=True)
     state = oracle.leaves(model.state_dict())
-    oracle.loss(state, theirs, torch.tensor(labels), model.config).backward()
+    oracle.loss(state, theirs, torchs(torch, labels), model.config).backward()
     ours = Tensor(images, requires_grad=True)
     found = gradients(functional.cross_entropy(model(ours), labels), [ours])[0]
     assert_close(found, theirs.grad)
 
 
-def test_a_gradient_step_in_any_one_direction_is_what_the_loss_does() -> None:
-    model = MODELS["with final norm"]("float64")
-    images, labels = a_batch(model, 2, "float64")
+def test_a_gradient_step_in_any_one_direction_is_what_the_loss_does(device: str) -> None:
+    model = MODELS["with final norm"]("float64").to(device)
+    images, labels = a_batch(model, 2, "float64", device=device)
 
     class Loss(type(model)):  # type: ignore[misc]
         def __init__(self) -> None:

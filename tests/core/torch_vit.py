@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from tolerances import as_numpy
 from torch.nn.functional import conv2d, cross_entropy, gelu, layer_norm, linear
 
 from numpyvit.models import ViTConfig
@@ -18,7 +19,9 @@ State = dict[str, torch.Tensor]
 
 def leaves(state: dict[str, Any]) -> State:
     """A numpyvit `state_dict` as PyTorch leaves, copied."""
-    return {name: torch.tensor(array, requires_grad=True) for name, array in state.items()}
+    return {
+        name: torch.tensor(as_numpy(array), requires_grad=True) for name, array in state.items()
+    }
 
 
 def forward(state: State, images: torch.Tensor, config: ViTConfig) -> dict[str, Any]:
