@@ -23,7 +23,7 @@ class Mlp(Module):
         rng: Generator | None = None,
     ) -> None:
         rng = rng or default_rng()
-        self.activation = activation(activation_name)
+        activation(activation_name)  # complains about an unknown name now, not at the first call
         self.activation_name = activation_name
         self.fc1 = Linear(dim, hidden_dim, rng=rng)
         self.fc2 = Linear(hidden_dim, dim, rng=rng)
@@ -31,7 +31,7 @@ class Mlp(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., dim)."""
-        return self.drop(self.fc2(self.activation(self.fc1(x))))
+        return self.drop(self.fc2(activation(self.activation_name)(self.fc1(x))))
 
     def extra_repr(self) -> str:
         """The nonlinearity."""

@@ -21,8 +21,9 @@ class Parameter(Tensor):
 
 
 class Module:
-    """A function with parameters. Assigning a Parameter, a Module or a list of Modules declares it.
+    """A function with parameters. Assigning a Parameter or a Module declares it.
 
+    So does assigning a list, tuple or dict of them: their names are `name.0`, `name.key`, ...
     Subclasses write `forward`; calling the module calls it.
     """
 
@@ -38,13 +39,9 @@ class Module:
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules directly inside this one; those of a list as `name.0`, `name.1`, ..."""
-        for name, value in vars(self).items():
+        for name, value in self._declared():
             if isinstance(value, Module):
                 yield name, value
-            elif isinstance(value, list | tuple):
-                for position, item in enumerate(value):
-                    if isinstance(item, Module):
-                        yield f"{name}.{position}", item
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module, named `prefix`, and all inside it, outermost first."""
@@ -56,7 +53,7 @@ class Module:
         """All parameters with their dotted names, each once, in the order of assignment."""
         seen: set[int] = set()
         for prefix, module in self.named_modules():
-            for name, value in vars(module).items():
+            for name, value in module._declared():
                 if isinstance(value, Parameter) and id(value) not in seen:
                     seen.add(id(value))
                     yield (f"{prefix}.{name}" if prefix else name), value
@@ -138,10 +135,14 @@ class Module:
     def __repr__(self) -> str:
         return "\n".join(self._describe(type(self).__name__, 0))
 
+    def _declared(self) -> Iterator[tuple[str, Module | Parameter]]:
+        for name, value in vars(self).items():
+            yield from _members(name, value)
+
     def _describe(self, title: str, depth: int) -> Iterator[str]:
         shapes = [
             f"{name} {tuple(value.shape)}"
-            for name, value in vars(self).items()
+            for name, value in self._declared()
             if isinstance(value, Parameter)
         ]
         details = ", ".join(filter(None, [self.extra_repr(), *shapes]))
@@ -150,3 +151,15 @@ class Module:
         yield f"{'  ' * depth}{title}({details}){suffix}"
         for name, child in self.named_children():
             yield from child._describe(f"{name}: {type(child).__name__}", depth + 1)
+
+
+def _members(name: str, value: Any) -> Iterator[tuple[str, Module | Parameter]]:
+    """The modules and parameters that the attribute `name` is, or holds in lists and dicts."""
+    if isinstance(value, Module | Parameter):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _members(f"{name}.{key}", item)
+    elif isinstance(value, list | tuple):
+        for position, item in enumerate(value):
+            yield from _members(f"{name}.{position}", item)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -15,13 +16,15 @@ from numpyvit.backend import Array, array_module, device_of, to_device, to_numpy
 from numpyvit.tensor.tape import Node, is_recording, walk_back
 
 _accumulation = threading.Lock()
+_ALIASES = {"dim": "axis", "keepdim": "keepdims"}  # PyTorch's names of settings, and NumPy's
 
 
 def differentiable(op: Callable[..., ops.OpResult]) -> Callable[..., Tensor]:
     """Lift an op on arrays to Tensors (numbers and arrays may stand among them as constants).
 
-    The op's positional-only parameters (or `*xs`) are arrays; all others are settings. Raises
-    TypeError for an op that has neither.
+    The op's positional-only parameters (or `*xs`) are arrays; all others are settings. The settings
+    `axis` and `keepdims` may be called `dim` and `keepdim`, as in PyTorch. Raises TypeError for an
+    op that has no arrays.
     """
     signature = inspect.signature(op)
     kinds = [parameter.kind for parameter in signature.parameters.values()]
@@ -33,8 +36,13 @@ def differentiable(op: Callable[..., ops.OpResult]) -> Callable[..., Tensor]:
             f"{op.__name__!r}, got {signature}; write def {op.__name__}(x, /, setting=...)"
         )
 
+    names = signature.parameters.keys()
+    aliases = {a: b for a, b in _ALIASES.items() if b in names and a not in names}
+
     @functools.wraps(op)
     def lifted(*args: Any, **settings: Any) -> Tensor:
+        if settings and aliases:
+            settings = {aliases.get(name, name): value for name, value in settings.items()}
         inputs = args if variadic else args[:arity]
         arrays = [_unwrap(value) for value in inputs]
         value, pullback = op(*arrays, *args[len(inputs) :], **settings)
@@ -113,6 +121,11 @@ class Tensor:
             raise TypeError(f"[Tensor] only floats can require a gradient, got {self.dtype}")
         self._node = Node(self.data, "leaf", owner=self) if wanted else None
 
+    def requires_grad_(self, wanted: bool = True) -> Self:
+        """Set `requires_grad` and give the Tensor back."""
+        self.requires_grad = wanted
+        return self
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Lengths of the axes."""
@@ -146,11 +159,16 @@ class Tensor:
     def __len__(self) -> int:
         return len(self.data)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copied = object.__new__(type(self))
-        Tensor.__init__(copied, self.data.copy(), self.requires_grad)
-        memo[id(self)] = copied
-        return copied
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.data, self.requires_grad)  # for pickle and copy: a leaf
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
+        if self.requires_grad:
+            raise TypeError(
+                "[Tensor] expected a Tensor that requires no gradient to make an array of, as the "
+                "array would leave the tape; use .detach() first, or .numpy()"
+            )
+        return numpy.asarray(self.numpy(), dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:
         text = numpy.array2string(to_numpy(self.data), precision=4, threshold=50, prefix="Tensor(")
@@ -215,6 +233,22 @@ class Tensor:
         """The same values under another shape: `x.reshape(2, -1)` or `x.reshape((2, -1))`."""
         return _reshape(self, _sizes(shape))
 
+    view = reshape
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """The axes from `start_dim` to `end_dim`, both included, made one; all by default.
+
+        Raises IndexError for an axis that is not there.
+        """
+        axes = range(self.ndim or 1)
+        first, after = axes[start_dim], axes[end_dim] + 1
+        if first >= after:
+            raise ValueError(
+                f"[flatten] expected start_dim not after end_dim, got {start_dim} and {end_dim}"
+            )
+        shape = self.shape
+        return _reshape(self, (*shape[:first], math.prod(shape[first:after]), *shape[after:]))
+
     def permute(self, *axes: Any) -> Tensor:
         """All axes reordered: `x.permute(0, 2, 1)`."""
         return _permute(self, _sizes(axes))
@@ -226,17 +260,24 @@ class Tensor:
         return _permute(self, tuple(axes))
 
     def expand(self, *shape: Any) -> Tensor:
-        """Axes of length 1 repeated to `shape`, without a copy."""
-        return _broadcast_to(self, _sizes(shape))
+        """Axes of length 1 repeated to `shape`, without a copy; -1 keeps an axis as it is."""
+        sizes = _sizes(shape)
+        added = len(sizes) - len(self.shape)
+        if -1 in sizes[: max(added, 0)]:
+            raise ValueError(f"[expand] expected lengths for the axes added, got {sizes}")
+        kept = tuple(
+            self.shape[axis - added] if size == -1 else size for axis, size in enumerate(sizes)
+        )
+        return _broadcast_to(self, kept)
 
     def __getitem__(self, key: Any) -> Tensor:
         parts = tuple(map(_unwrap, key)) if isinstance(key, tuple) else _unwrap(key)
         return _index(self, parts)
 
     # Comparison and choice: no gradient.
-    def argmax(self, axis: int | None = None) -> Tensor:
-        """Where the largest value stands along `axis` (flattened by default)."""
-        return Tensor(self.data.argmax(axis))
+    def argmax(self, axis: int | None = None, *, dim: int | None = None) -> Tensor:
+        """Where the largest value stands along `axis`, alias `dim` (flattened by default)."""
+        return Tensor(self.data.argmax(axis if dim is None else dim))
 
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
         return Tensor(self.data == _unwrap(other))
@@ -274,6 +315,12 @@ def _as_array(data: Any) -> Array:
         return data
     array = numpy.asarray(data)
     return array.astype(numpy.float32) if array.dtype == numpy.float64 else array
+
+
+def _rebuilt(kind: type[Tensor], data: Array, requires_grad: bool) -> Tensor:
+    tensor = object.__new__(kind)
+    Tensor.__init__(tensor, data, requires_grad)
+    return tensor
 
 
 def _unwrap(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,42 @@ def test_a_shared_parameter_is_listed_once() -> None:
     net.tied = nn.Linear(3, 4)
     net.tied.weight = net.first.weight
     assert [name for name, _ in net.named_parameters()] == [*NAMES, "tied.bias"]
+
+
+def test_parameters_and_modules_in_lists_and_dicts_are_declared_too() -> None:
+    net = nn.Module()
+    net.scales = [nn.Parameter([1.0]), 3, nn.Parameter([2.0, 3.0])]
+    net.heads = {"a": nn.Linear(2, 3), "b": (nn.LayerNorm(2), nn.Parameter([4.0])), "c": None}
+    assert [name for name, _ in net.named_modules()] == ["", "heads.a", "heads.b.0"]
+    assert [name for name, _ in net.named_parameters()] == [
+        "scales.0",
+        "scales.2",
+        "heads.b.1",
+        "heads.a.weight",
+        "heads.a.bias",
+        "heads.b.0.weight",
+        "heads.b.0.bias",
+    ]
+    assert net.num_parameters() == 1 + 2 + 1 + 6 + 3 + 2 + 2
+    assert not net.eval().heads["a"].training
+    assert "Module(scales.0 (1,), scales.2 (2,), heads.b.1 (1,))" in repr(net)
+    net.load_state_dict({name: 0 * array for name, array in net.state_dict().items()})
+    assert not net.scales[2].data.any()
+
+
+def test_a_module_survives_pickling() -> None:
+    block = nn.Block(4, 2, 8, rng=np.random.default_rng(0)).eval()
+    block.norm1.requires_grad_(False)
+    other = pickle.loads(pickle.dumps(block))
+    x = Tensor(np.ones((1, 3, 4), "float32"))
+    assert_same_bits(other(x), block(x))
+    assert not other.training
+    for (name, a), (same, b) in zip(
+        block.named_parameters(), other.named_parameters(), strict=True
+    ):
+        assert (name, a.requires_grad) == (same, b.requires_grad)
+        assert isinstance(b, nn.Parameter)
+        assert not np.shares_memory(a.data, b.data)
 
 
 def test_a_module_without_forward_says_so() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import pickle
 from types import ModuleType
 from typing import Any
 
@@ -78,6 +79,15 @@ METHODS = [
     ("index", lambda x: x[1, :, ::2]),
     ("index with an ellipsis and a new axis", lambda x: x[..., None, -1]),
     ("index with lists", lambda x: x[[0, 1, 0], [2, 2, 2]]),
+    ("expand, keeping axes", lambda x: x.reshape(2, 1, 12).expand(3, -1, 5, -1)),
+    ("view", lambda x: x.view(6, -1)),
+    ("flatten", lambda x: x.flatten()),
+    ("flatten the last axes", lambda x: x.flatten(1)),
+    ("flatten the first axes", lambda x: x.flatten(end_dim=-2)),
+    ("flatten a number", lambda x: x.sum().flatten()),
+    ("sum along dim", lambda x: x.sum(dim=1, keepdim=True)),
+    ("mean along dims", lambda x: x.mean(dim=(0, 2))),
+    ("var along dim", lambda x: x.var(dim=-1, keepdim=True)),
     ("detach", lambda x: x + x.detach()),
 ]
 
@@ -294,3 +304,51 @@ def test_the_weights_of_attention_are_those_before_dropout(rng: np.random.Genera
         q, q, q, dropout_p=0.5, rng=rng, return_weights=True
     )
     assert_close(weights.sum(-1), np.ones((2, 3)))
+
+
+def test_dim_and_keepdim_are_other_names_of_axis_and_keepdims() -> None:
+    x = Tensor(np.arange(6.0).reshape(2, 3))
+    assert_same_bits(functional.softmax(x, dim=0), functional.softmax(x, axis=0))
+    assert_same_bits(x.max(dim=1, keepdim=True), x.max(axis=1, keepdims=True))
+    assert_same_bits(x.argmax(dim=1), x.argmax(1))
+    with pytest.raises(TypeError, match="dim"):
+        x.exp(dim=1)
+
+
+def test_axes_that_are_not_there_are_refused() -> None:
+    x = Tensor(np.zeros((2, 3)))
+    with pytest.raises(ValueError, match=r"lengths for the axes added, got \(-1, 2, 3\)"):
+        x.expand(-1, 2, 3)
+    with pytest.raises(ValueError, match="start_dim not after end_dim, got 1 and 0"):
+        x.flatten(1, 0)
+    with pytest.raises(IndexError):
+        x.flatten(2)
+
+
+def test_an_array_is_made_of_a_tensor_that_requires_no_gradient() -> None:
+    x = Tensor(np.arange(3.0))
+    assert np.asarray(x) is x.data
+    assert np.array(x) is not x.data
+    assert_same_bits(np.asarray(x, "float32"), np.arange(3, dtype="float32"))
+    assert_same_bits(np.arange(5)[Tensor(np.array([1, 3]))], np.array([1, 3]))
+    with pytest.raises(TypeError, match=r"\.detach\(\)"):
+        np.asarray(x.requires_grad_())
+
+
+def test_requires_grad_gives_the_tensor_back() -> None:
+    x = Tensor([1.0, 2.0]).requires_grad_()
+    (x * x).sum().backward()
+    np.testing.assert_array_equal(x.grad, [2, 4])
+    assert x.requires_grad_(False) is x
+    assert not x.requires_grad
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_a_tensor_survives_pickling_as_a_leaf(requires_grad: bool) -> None:
+    for x in (Tensor([1.0, 2.0], requires_grad), Tensor([1.0, 2.0], requires_grad) * 2):
+        y = pickle.loads(pickle.dumps(x))
+        assert_same_bits(y, x)
+        assert (type(y), y.requires_grad, y.grad) == (Tensor, requires_grad, None)
+        if requires_grad:
+            y.sum().backward()
+            np.testing.assert_array_equal(y.grad, [1, 1])
