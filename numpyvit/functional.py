@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, overload
@@ -12,24 +13,34 @@ from numpyvit.tensor import Tensor, differentiable
 
 TensorOp = Callable[..., Tensor]
 
-add: TensorOp = differentiable(ops.add)
-subtract: TensorOp = differentiable(ops.subtract)
-multiply: TensorOp = differentiable(ops.multiply)
-divide: TensorOp = differentiable(ops.divide)
-power: TensorOp = differentiable(ops.power)
-exp: TensorOp = differentiable(ops.exp)
-log: TensorOp = differentiable(ops.log)
-sqrt: TensorOp = differentiable(ops.sqrt)
-tanh: TensorOp = differentiable(ops.tanh)
-where: TensorOp = differentiable(ops.where)
+# Lifted once, in Tensor, whose operators and methods they are.
+add: TensorOp = Tensor.__add__
+subtract: TensorOp = Tensor.__sub__
+multiply: TensorOp = Tensor.__mul__
+divide: TensorOp = Tensor.__truediv__
+power: TensorOp = Tensor.pow
+negative: TensorOp = Tensor.__neg__
+absolute: TensorOp = Tensor.abs
+exp: TensorOp = Tensor.exp
+log: TensorOp = Tensor.log
+sqrt: TensorOp = Tensor.sqrt
+tanh: TensorOp = Tensor.tanh
+sum: TensorOp = Tensor.sum  # noqa: A001 - the operation's name, as in NumPy
+mean: TensorOp = Tensor.mean
+var: TensorOp = Tensor.var
+max: TensorOp = Tensor.max  # noqa: A001
+matmul: TensorOp = Tensor.matmul
+reshape: TensorOp = Tensor.reshape
+permute: TensorOp = Tensor.permute
+broadcast_to: TensorOp = Tensor.expand
+index: TensorOp = Tensor.__getitem__
 
-broadcast_to: TensorOp = differentiable(ops.broadcast_to)
+where: TensorOp = differentiable(ops.where)
 pad: TensorOp = differentiable(ops.pad)
 patches: TensorOp = differentiable(ops.patches)
 _concat: TensorOp = differentiable(ops.concat)
 _stack: TensorOp = differentiable(ops.stack)
 
-matmul: TensorOp = differentiable(ops.matmul)
 linear: TensorOp = differentiable(ops.linear)
 conv2d: TensorOp = differentiable(ops.conv2d)
 
@@ -75,13 +86,13 @@ def split(x: Tensor, size: int | Sequence[int], axis: int = 0) -> list[Tensor]:
         if step < 1:
             raise ValueError(f"[split] expected a size of at least 1, got {step}")
         sizes = [min(step, length - start) for start in range(0, length, step)]
-    if sum(sizes) != length or any(each < 0 for each in sizes):
+    ends = list(itertools.accumulate(sizes, initial=0))
+    if ends[-1] != length or any(each < 0 for each in sizes):
         raise ValueError(
             f"[split] expected sizes of at least 0 that add up to {length}, got {sizes}"
         )
     before = (slice(None),) * (axis % x.ndim)
-    ends = [sum(sizes[: position + 1]) for position in range(len(sizes))]
-    return [x[(*before, slice(end - size, end))] for size, end in zip(sizes, ends, strict=True)]
+    return [x[(*before, slice(start, end))] for start, end in itertools.pairwise(ends)]
 
 
 def attention_weights(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -200,20 +200,32 @@ def imports_out_of_place(package: Package) -> list[str]:
 
 
 def array_libraries_named_in_ops(package: Package) -> list[str]:
-    """Uses of np, numpy or cupy in ops, which ask `array_module(x)` instead."""
-    banned = {"np", "numpy", "cp", "cupy"}
+    """Uses of np, numpy or cupy in ops, which ask `array_module(x)` instead; cupyx is as bad."""
+    banned = {"np", "numpy", "cp"}
+
+    def names_one(word: str) -> bool:
+        top = word.partition(".")[0]
+        return top in banned or top.startswith("cupy")
+
     faults = []
     for source in package:
         if source.parts[:1] != ("ops",):
             continue
-        lines = {e.line for e in package.imports(source) if e.name[0] in banned}
+        lines = {e.line for e in package.imports(source) if names_one(e.name[0])}
         lines |= {
             node.lineno
             for node in ast.walk(source.tree)
-            if isinstance(node, ast.Name) and node.id in banned
+            if (isinstance(node, ast.Name) and names_one(node.id))
+            or (isinstance(node, ast.Constant) and _is_module(node.value, names_one))
         }
         faults += [f"{source.label}:{line} names an array library" for line in sorted(lines)]
     return faults
+
+
+def _is_module(value: object, names_one: Callable[[str], bool]) -> bool:
+    """Whether a constant is the dotted name of a module that `names_one` knows."""
+    is_dotted = isinstance(value, str) and all(part.isidentifier() for part in value.split("."))
+    return is_dotted and names_one(str(value))
 
 
 def asserts(package: Package) -> list[str]:

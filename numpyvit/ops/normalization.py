@@ -10,7 +10,9 @@ def layer_norm(x: Array, weight: Array, bias: Array, /, eps: float = 1e-6) -> Op
     """`(x - mean) / sqrt(var + eps) * weight + bias` over the last axis (Ba et al. 2016).
 
     `x` (..., D), `weight` and `bias` (D,); the variance is the population's. Sums along rows are
-    products with a vector of ones, which BLAS does several times faster than a reduction.
+    products with a vector of 1/D, which BLAS does several times faster than a reduction. The price:
+    a mean is rounded, and a row of equal values v comes out as 0 only to D * spacing(v) / sqrt(eps)
+    and as 1 at most; in float32, 48 times 300.3 become 0.03.
     """
     width = x.shape[-1]
     if weight.shape != (width,) or bias.shape != (width,):

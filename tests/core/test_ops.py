@@ -17,7 +17,7 @@ from core.vit_op_cases import CASES
 from tolerances import as_numpy, assert_close, tolerance
 
 import numpyvit
-from numpyvit import ops
+from numpyvit import Tensor, ops
 from numpyvit.check import check_op
 
 NOT_OPS = {"OpResult", "erf", "sum_to"}  # a type, and two functions without a pullback
@@ -180,9 +180,21 @@ def test_every_public_op_has_cases() -> None:
     assert len({case.id for case in CASES}) == len(CASES)
 
 
-def test_every_public_op_can_be_reached_with_tensors() -> None:
-    methods = {"index": "__getitem__", "absolute": "abs", "negative": "__neg__"}
-    hidden = {"attention": "scaled_dot_product_attention"}
+def test_every_public_op_is_in_functional_and_lifted_once() -> None:
+    functional, hidden = numpyvit.functional, {"attention": "scaled_dot_product_attention"}
     for name in sorted(set(ops.__all__) - NOT_OPS):
-        found = hasattr(numpyvit.functional, hidden.get(name, name))
-        assert found or hasattr(numpyvit.Tensor, methods.get(name, name)), name
+        assert callable(getattr(functional, hidden.get(name, name))), name
+    assert functional.exp is Tensor.exp
+    assert functional.max is Tensor.max
+
+
+def test_functional_ops_take_tensors_and_arrays(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((2, 3))
+    for given in (x, Tensor(x, requires_grad=True)):
+        assert_close(numpyvit.functional.sum(given, axis=0), x.sum(0))
+        assert_close(numpyvit.functional.reshape(given, (3, 2)), x.reshape(3, 2))
+        assert_close(numpyvit.functional.permute(given, (1, 0)), x.T)
+        assert_close(numpyvit.functional.broadcast_to(given, (4, 2, 3)), np.stack([x] * 4))
+        assert_close(numpyvit.functional.index(given, (slice(None), 1)), x[:, 1])
+        assert_close(numpyvit.functional.negative(given), -x)
+        assert_close(numpyvit.functional.absolute(given), abs(x))

@@ -146,6 +146,17 @@ def test_only_what_is_needed_of_attentions_gradient_is_computed(
                 assert ours is None
 
 
+@pytest.mark.parametrize("width", [1, 3, 48, 192, 768])
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.3, 300.3, 1e4])
+def test_layer_norm_brings_a_constant_row_to_zero_as_far_as_its_mean_is_rounded(
+    width: int, value: float, dtype: np.dtype
+) -> None:
+    x = np.full((2, width), value, dtype)
+    y, _ = ops.layer_norm(x, np.ones(width, dtype), np.zeros(width, dtype), eps=1e-6)
+    rounding = width * np.spacing(np.abs(x[0, 0])) / np.sqrt(1e-6)
+    assert np.abs(y).max() <= min(rounding, 1)
+
+
 def test_a_masked_key_gets_no_weight(rng: np.random.Generator) -> None:
     q, k, v = (rng.standard_normal((2, 5, 4)) for _ in range(3))
     mask = np.where(np.arange(5) < 3, 0, -np.inf)
