@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -152,6 +153,7 @@ class ImageFolder(Dataset):
 def read_picture(path: str | Path, image_size: int | None = None) -> NDArray[np.uint8]:
     """A picture file as RGB uint8 (3, H, W), cut to a square of side `image_size` if given.
 
+    It is turned upright as the camera noted (EXIF orientation).
     Raises FileNotFoundError, ValueError naming a file that is not a picture, ImportError without
     Pillow.
     """
@@ -161,7 +163,8 @@ def read_picture(path: str | Path, image_size: int | None = None) -> NDArray[np.
         raise FileNotFoundError(f"[data] expected a picture, got no file at {path}")
     try:
         with pillow.open(path) as file:
-            picture = file.convert("RGB")
+            file.load()
+            picture = _upright(file).convert("RGB")
     except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
         raise ValueError(
             f"[data] expected a picture, got a file that cannot be read as one: {path} "
@@ -170,6 +173,23 @@ def read_picture(path: str | Path, image_size: int | None = None) -> NDArray[np.
     if image_size is not None:
         picture = _square(picture, image_size, pillow)
     return np.ascontiguousarray(np.asarray(picture, np.uint8).transpose(2, 0, 1))
+
+
+def _upright(picture: Any) -> Any:
+    """The picture turned as its EXIF says; as it is where that cannot be read."""
+    operations = require("PIL.ImageOps", extra="full", purpose="reading pictures")
+    try:
+        return operations.exif_transpose(picture)
+    except (
+        ArithmeticError,
+        LookupError,
+        OSError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+        struct.error,
+    ):
+        return picture
 
 
 def _square(picture: Any, side: int, pillow: Any) -> Any:

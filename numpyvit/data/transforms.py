@@ -41,7 +41,11 @@ class Compose:
 
 
 class Normalize:
-    """(x / 255 - mean) / std by channel: uint8 0..255 to float32, or float32 0..1 to float32."""
+    """(x / 255 - mean) / std by channel: uint8 0..255 to float32, or float 0..1 to float32.
+
+    Floats are taken as 0..1 and not divided by 255. Raises ValueError for a number of values that
+    does not fit the channels, TypeError for whole numbers that are not uint8.
+    """
 
     def __init__(self, mean: float | Sequence[float] = 0.5, std: float | Sequence[float] = 0.5):
         self.mean = np.atleast_1d(np.asarray(mean, np.float64))
@@ -51,6 +55,11 @@ class Normalize:
 
     def __call__(self, images: Images, rng: np.random.Generator | None = None) -> Images:
         """Float32 images; `rng` is not used."""
+        if images.dtype.kind != "f" and images.dtype != np.uint8:
+            raise TypeError(
+                f"[Normalize] expected uint8 images from 0 to 255 or floats from 0 to 1, got "
+                f"{images.dtype}; convert them with .astype('uint8')"
+            )
         channels = images.shape[1]
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
@@ -138,9 +147,9 @@ class RandomResizedCrop:
 
     The part's area is `scale` of the picture's, uniformly; its width over height log-uniformly in
     `ratio`: what does not fit is drawn again, ten times in all, and then the largest central part
-    with an allowed ratio is taken (Szegedy et al. 2015, as torchvision draws it). The range stays:
-    uint8 input gives 0..255, unrounded. `flip` mirrors a picture with that probability, free of
-    charge in the same matrices.
+    with an allowed ratio is taken (Szegedy et al. 2015, as torchvision draws it). uint8 input is
+    scaled to 0..1 first; floats keep their range. `flip` mirrors a picture with that probability,
+    free of charge in the same matrices.
     """
 
     TRIES = 10
@@ -183,6 +192,8 @@ class RandomResizedCrop:
 
     def __call__(self, images: Images, rng: np.random.Generator) -> Images:
         """Float32 images of the new size."""
+        if images.dtype == np.uint8:  # a resized picture has no whole numbers any more
+            images = ToFloat()(images)
         height, width = images.shape[-2:]
         boxes = self.boxes(len(images), height, width, rng)
         flips = rng.random(len(images)) < self.flip

@@ -144,6 +144,24 @@ def test_a_file_that_is_no_picture_is_named(folder, content):
         dataset.images(np.arange(len(dataset)))
 
 
+def test_a_photo_taken_sideways_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    pixels[0] = 200  # the sensor's top row is the picture's right edge
+    Image.fromarray(pixels).save(tmp_path / "photo.png", exif=exif)
+    picture = read_picture(tmp_path / "photo.png")
+    assert_same_bits(picture, np.rot90(pixels, -1).transpose(2, 0, 1))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_photo_with_a_damaged_note_is_read_as_it_is(tmp_path):
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    pixels[0] = 200
+    Image.fromarray(pixels).save(tmp_path / "photo.png", exif=b"Exif\0\0II*\0nonsense")
+    assert_same_bits(read_picture(tmp_path / "photo.png"), pixels.transpose(2, 0, 1))
+
+
 def test_a_truncated_picture_is_named(tmp_path, rng):
     path = tmp_path / "x.png"
     Image.fromarray(rng.integers(0, 256, (50, 50, 3), np.uint8)).save(path)
@@ -186,5 +204,5 @@ def test_settings_out_of_range_are_refused(folder):
 
 def test_without_pillow_one_line_says_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(ImportError, match=r"reading pictures needs Pillow.*numpyvit\[full\]"):
+    with pytest.raises(ImportError, match=r"reading pictures needs Pillow.*pip install pillow"):
         load_dataset(str(folder))

@@ -66,6 +66,12 @@ def test_normalize_refuses_a_wrong_number_of_channels(images, rng):
         Normalize([0.5, 0.5])(images, rng)
 
 
+@pytest.mark.parametrize("dtype", ["int64", "uint16", "bool"])
+def test_normalize_refuses_whole_numbers_that_are_not_uint8(images, rng, dtype):
+    with pytest.raises(TypeError, match=f"got {dtype}; convert them"):
+        Normalize()(images.astype(dtype), rng)
+
+
 def test_the_flip_mirrors_whole_pictures_about_half_of_the_time(images):
     many = np.concatenate([images] * 200)
     flipped = RandomHorizontalFlip()(many, np.random.default_rng(0))
@@ -100,7 +106,7 @@ def test_a_padded_crop_is_one_of_the_naive_crops(images, mode):
 def test_a_resized_crop_agrees_with_pytorch_on_the_same_box(torch, images, antialias):
     crop = RandomResizedCrop((9, 8), scale=(0.1, 1.0), antialias=antialias)
     boxes = crop.boxes(len(images), 12, 14, np.random.default_rng(3))
-    result = crop(images, np.random.default_rng(3))
+    result = crop(images.astype(np.float32), np.random.default_rng(3))
     for picture, (top, left, height, width), image in zip(result, boxes, images, strict=True):
         part = image[None, :, top : top + height, left : left + width].astype(np.float32)
         expected = torch.nn.functional.interpolate(
@@ -111,6 +117,13 @@ def test_a_resized_crop_agrees_with_pytorch_on_the_same_box(torch, images, antia
             align_corners=False,
         )
         assert_close(picture[None], expected, np.float32)
+
+
+def test_a_resized_crop_of_whole_numbers_is_scaled_so_that_normalising_it_is_right(images):
+    chain = [RandomResizedCrop(9), Normalize(0.4, 0.3)]
+    expected = Compose([ToFloat(), *chain])(images, np.random.default_rng(3))
+    assert_same_bits(Compose(chain)(images, np.random.default_rng(3)), expected)
+    assert RandomResizedCrop(9)(images, np.random.default_rng(3)).max() <= 1
 
 
 def test_a_flip_inside_the_crop_is_the_crop_mirrored(images):
