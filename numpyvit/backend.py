@@ -15,6 +15,7 @@ Array = Any  # a numpy.ndarray or a cupy.ndarray: their interfaces agree, their 
 Generator = numpy.random.Generator  # randomness is drawn on the CPU, whatever the array library
 
 _PACKAGE_OF_MODULE = {"PIL": "Pillow"}
+_PIP_NAME = {"PIL": "pillow", "cupy": "cupy-cuda12x"}
 
 
 def array_module(*arrays: object) -> ModuleType:
@@ -89,7 +90,7 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
         package = _PACKAGE_OF_MODULE.get(top, top)
         raise ImportError(
             f"[numpyvit] {purpose} needs {package}, which is not installed: "
-            f"pip install 'numpyvit[{extra}]'"
+            f"pip install {_PIP_NAME.get(top, top)} (or numpyvit's extra {extra!r})"
         ) from error
 
 

@@ -16,6 +16,14 @@ A Vision Transformer in plain NumPy: train one, test it, use it, look inside.
 Results go to stdout, progress to stderr. `numpyvit COMMAND --help` says more
 about a command and ends with examples."""
 
+ENVIRONMENT = """\
+environment variables:
+  NUMPYVIT_CACHE        folder for downloads (default: ~/.cache/numpyvit)
+  NUMPYVIT_TRACEBACK    set to 1, an error shows where in the program it arose
+
+example:
+  numpyvit train"""
+
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "evaluate": evaluate,
@@ -69,7 +77,7 @@ def _parser() -> common.Parser:
     parser = common.Parser(
         prog="numpyvit",
         description=ABOUT,
-        epilog="example:\n  numpyvit train",
+        epilog=ENVIRONMENT,
         formatter_class=common.Help,
         allow_abbrev=False,
     )

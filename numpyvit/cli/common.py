@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,7 +27,7 @@ from numpyvit.data import (
     load_dataset,
     read_picture,
 )
-from numpyvit.data.catalogue import NAMES
+from numpyvit.data.catalogue import NAMES, SHAPES_COUNT
 from numpyvit.models import (
     SavedModel,
     load_model,
@@ -38,6 +40,8 @@ from numpyvit.train import RunConfig, RunFolder
 Commands = Any  # what argparse's add_subparsers returns; its type is private
 SHOWN_PIXELS = 320  # side of the square that is drawn, of a picture that has as many
 PACKAGED = "vit_cifar_patch4_32"
+# Of larger `shapes` than usual no more than these are made: they lie in memory.
+USUAL_PIXELS, LARGEST_BYTES = 32, 2_000_000_000
 
 
 class Parser(argparse.ArgumentParser):
@@ -139,8 +143,15 @@ def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
 
 
 def this_command() -> str:
-    """How the program was called, for the commands that it suggests."""
-    return "python -m numpyvit" if Path(sys.argv[0]).name == "__main__.py" else "numpyvit"
+    """How the program was called, for the commands that it suggests: they work as they stand."""
+    called = Path(sys.argv[0])
+    if called.parts[-2:] == ("numpyvit", "__main__.py"):
+        return f"{shlex.quote(sys.orig_argv[0])} -m numpyvit"
+    if called.stem != "numpyvit" or not called.is_file():  # called from another program
+        return "numpyvit"
+    found = shutil.which("numpyvit")
+    is_on_path = found is not None and called.samefile(found)
+    return "numpyvit" if is_on_path else shlex.quote(sys.argv[0])
 
 
 def writable_folder(path: str | Path) -> Path:
@@ -263,11 +274,9 @@ def absolute_data(name: str, data_dir: str | None) -> tuple[str, str | None]:
 
 def run_data(config: RunConfig) -> tuple[Dataset, Dataset]:
     """The images that a run trains on, and those that it validates on."""
-    settings: dict[str, Any] = {
-        "data_dir": config.data_dir,
-        "image_size": model_config(config.model).image_size,
-    }
-    count = config.train_images
+    image_size, count = model_config(config.model).image_size, config.train_images
+    settings: dict[str, Any] = {"data_dir": config.data_dir, "image_size": image_size}
+    _check_counts(config, image_size)
     if config.data == "shapes" and count:
         train = load_dataset(config.data, count=count + config.validation_split, **settings)
     else:
@@ -277,13 +286,50 @@ def run_data(config: RunConfig) -> tuple[Dataset, Dataset]:
     if config.validation_split:
         train, validation = hold_out(train, config.validation_split)
     else:
-        validation = load_dataset(config.data, "test", **settings)
+        validation = run_test_data(config, image_size)
     if count > len(train):
         raise ValueError(
             f"expected at most the {len(train)} training images of {config.data}, got "
             f"--train-images {count}"
         )
     return Subset(train, numpy.arange(count)) if count else train, validation
+
+
+def run_test_data(config: RunConfig, image_size: int) -> Dataset:
+    """The test images of a run's data; of large `shapes` at most as many as it trains on."""
+    count = None
+    if config.data == "shapes" and image_size > USUAL_PIXELS and config.train_images:
+        count = min(config.train_images, SHAPES_COUNT["test"])
+    return load_dataset(
+        config.data, "test", data_dir=config.data_dir, image_size=image_size, count=count
+    )
+
+
+def _check_counts(config: RunConfig, image_size: int) -> None:
+    """ValueError, before any picture is made, where there are too few or too many of them."""
+    split, batch, count = config.validation_split, config.recipe.batch_size, config.train_images
+    if config.data == "shapes" and not count:
+        count = SHAPES_COUNT["train"] - split
+        if count < 1:
+            raise ValueError(
+                f"expected --validation-split below {SHAPES_COUNT['train']}, got {split}"
+            )
+    if count and batch > count:
+        raise ValueError(
+            f"expected --batch-size of at most the {count} training images, got {batch}"
+        )
+    if config.data != "shapes" or image_size <= USUAL_PIXELS:
+        return
+    tests = SHAPES_COUNT["test"]
+    total = count + split + (0 if split else min(count, tests) if config.train_images else tests)
+    most = LARGEST_BYTES // (3 * image_size**2)
+    if total > most:
+        room = most - split if split else max(most // 2, most - tests)
+        raise ValueError(
+            f"expected at most {LARGEST_BYTES / 1e9:g} GB of pictures, got {total:,} of "
+            f"{image_size}x{image_size} pixels ({3 * total * image_size**2 / 1e9:.1f} GB); make "
+            f"fewer with --train-images, {max(room, 1):,} at most"
+        )
 
 
 def check_classes(saved: SavedModel, data: Dataset, name: str) -> None:

@@ -12,6 +12,7 @@ SUCCESS, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
 MISTAKES = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
 
 _MOST_LINES = 6
+_COMPONENT = re.compile(r"^\[\w[\w.]*\] ")  # what the library's own errors begin with
 
 
 def report(message: str) -> None:
@@ -26,7 +27,10 @@ def describe(error: BaseException) -> str:
         return f"{error.strerror}{place}"
     if isinstance(error, MemoryError):
         return f"not enough memory: {error}" if str(error) else "not enough memory"
-    return str(error) or type(error).__name__
+    text = str(error) or type(error).__name__
+    if isinstance(error, TypeError | RuntimeError) and not _COMPONENT.match(text):
+        return f"{text} (set NUMPYVIT_TRACEBACK=1 to see where)"  # not the library's own words
+    return text
 
 
 def one_line(message: str) -> str:
@@ -34,7 +38,7 @@ def one_line(message: str) -> str:
 
     Of a long list in the middle of it only the beginning stays.
     """
-    lines = [line.strip() for line in re.sub(r"^\[\w[\w.]*\] ", "", message).splitlines()]
+    lines = [line.strip() for line in _COMPONENT.sub("", message).splitlines()]
     lines = [line for line in lines if line]
     if len(lines) > _MOST_LINES:
         left_out = len(lines) - _MOST_LINES + 1

@@ -11,10 +11,10 @@ import numpy
 
 from numpyvit.cli import common, errors
 from numpyvit.cli.common import note
-from numpyvit.data import Dataset, load_dataset
+from numpyvit.data import Dataset
 from numpyvit.explain import draw_confusion
 from numpyvit.models import SavedModel
-from numpyvit.train import Evaluation, WorkerPool, evaluate
+from numpyvit.train import Evaluation, RunConfig, WorkerPool, evaluate
 
 ABOUT = """\
 Loss, accuracy and accuracy by class on the test images, and a picture of which
@@ -36,9 +36,13 @@ class Task:
     """What is evaluated, on what, and where the picture goes."""
 
     saved: SavedModel
-    data_name: str
-    data_dir: str | None
+    data: RunConfig
     folder: Path | None
+
+    @property
+    def data_name(self) -> str:
+        """As `--data` takes it."""
+        return self.data.data
 
 
 def add_parser(commands: common.Commands) -> None:
@@ -75,12 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if task.folder is not None:
         common.writable_folder(task.folder)
     note(f"evaluating {task.saved.archive.path} on the test images of {task.data_name}")
-    data = load_dataset(
-        task.data_name,
-        "test",
-        data_dir=task.data_dir,
-        image_size=task.saved.model.config.image_size,
-    )
+    data = common.run_test_data(task.data, task.saved.model.config.image_size)
     common.check_classes(task.saved, data, task.data_name)
     with WorkerPool(args.workers) as pool:
         result = evaluate(task.saved.model, data, common.normalization(task.saved), pool)
@@ -105,7 +104,9 @@ def _task(args: argparse.Namespace) -> Task:
     folder = Path(args.out) if args.out else None
     if folder is None and args.checkpoint and Path(args.checkpoint).is_dir():
         folder = Path(args.checkpoint)
-    return Task(saved, name, data_dir, folder)
+    count = origin.train_images if origin else 0
+    data = RunConfig(data=name, data_dir=data_dir, train_images=count)
+    return Task(saved, data, folder)
 
 
 def _draw(task: Task, result: Evaluation) -> Path | None:

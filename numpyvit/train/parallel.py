@@ -125,7 +125,8 @@ def single_threaded_blas():  # type: ignore[no-untyped-def]
     try:
         limits = require("threadpoolctl", extra="full", purpose="one BLAS thread a worker")
     except ImportError as error:
-        print(f"{error} (training goes on, slower)", file=sys.stderr)  # noqa: T201
+        hint = "or set OPENBLAS_NUM_THREADS=1 before starting; else it goes on, slower"
+        print(f"{error}, {hint}", file=sys.stderr)  # noqa: T201
         yield
         return
     with limits.threadpool_limits(1, user_api="blas"):

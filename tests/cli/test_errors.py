@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from numpyvit.cli import common, errors
 from numpyvit.data import cifar10
 from numpyvit.models import VARIANTS, archive
 
@@ -248,13 +249,41 @@ def test_a_batch_larger_than_the_data_is_refused(command, pictures, tiny_variant
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--train-images", 25), "at most the 24 training images"),
+        (("--train-images", 25, "--batch-size", 8), "at most the 24 training images"),
         (("--validation-split", 24), "expected to hold out 1 to 23 pictures, got 24"),
     ],
 )
 def test_more_images_than_there_are_are_refused(command, pictures, tiny_variant, words, message):
     result = command("train", "--data", pictures, "--model", tiny_variant, *words)
     assert message in result.mistake()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--batch-size", 25_001), "at most the 25000 training images, got 25001"),
+        (("--train-images", 8), "at most the 8 training images, got 64"),
+        (("--validation-split", 25_000), "--validation-split below 25000, got 25000"),
+        (
+            ("--model", "vit_tiny_patch16_224"),
+            "29,000 of 224x224 pixels (4.4 GB); make fewer with --train-images, 9,286 at most",
+        ),
+        (
+            ("--model", "vit_tiny_patch16_224", "--train-images", 9_287),
+            "13,287 of 224x224 pixels (2.0 GB)",
+        ),
+        (
+            ("--model", "vit_tiny_patch16_224", "--validation-split", 5_000),
+            "25,000 of 224x224 pixels (3.8 GB); make fewer with --train-images, 8,286 at most",
+        ),
+    ],
+)
+def test_too_many_pictures_are_refused_before_one_is_made(
+    command, monkeypatch, elsewhere, words, message
+):
+    monkeypatch.setattr(common, "load_dataset", pytest.fail)
+    assert message in command("train", *words).mistake()
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_a_gpu_that_cannot_be_used_is_missed_before_the_data_is_read(
@@ -290,6 +319,15 @@ def test_the_traceback_is_there_for_those_who_ask(program, tmp_path):
     asked = program(*words, NUMPYVIT_TRACEBACK="1")
     assert asked.status == 1
     assert "Traceback" in asked.err
+
+
+@pytest.mark.parametrize("kind", [TypeError, RuntimeError])
+def test_a_fault_of_the_program_says_how_to_see_where_it_is(kind):
+    hint = "(set NUMPYVIT_TRACEBACK=1 to see where)"
+    assert errors.describe(kind("unhashable type: 'list'")).endswith(f"'list' {hint}")
+    assert errors.describe(kind()) == f"{kind.__name__} {hint}"
+    for mistake in (kind("[ViT] expected text, got 3"), ValueError("expected 3"), OSError("full")):
+        assert hint not in errors.describe(mistake)
 
 
 def test_a_reader_who_leaves_is_no_error(repository):

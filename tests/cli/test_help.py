@@ -39,6 +39,12 @@ def test_the_general_help_lists_every_command_in_a_line_of_its_own(command):
         assert re.search(rf"\n    {name} +\w", result.out), result.out
 
 
+def test_the_general_help_names_the_environment_variables(command):
+    out = command("--help").out
+    for name in ("NUMPYVIT_CACHE", "NUMPYVIT_TRACEBACK"):
+        assert re.search(rf"\n  {name} +\w", out), out
+
+
 def test_without_a_command_the_help_is_shown_as_a_mistake(command):
     result = command()
     assert (result.status, result.out) == (2, "")

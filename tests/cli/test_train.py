@@ -102,7 +102,7 @@ def test_a_stopped_run_says_how_to_go_on_and_ends_in_the_same_rows(
         patch.setattr(trainer_module.ProgressBar, "epoch", interrupted)
         stopped = command(*trained.options, "--workers", 1, "--out", out)
     assert (stopped.status, stopped.out) == (130, "")
-    assert f"numpyvit train --resume '{out}'" in stopped.err.replace("python -m ", "")
+    assert f"numpyvit train --resume '{out}'" in stopped.err
     assert "Traceback" not in stopped.err
     assert len(rows_of(out)) == 1
     resumed = command("train", "--resume", out, "--workers", 2)
@@ -111,6 +111,29 @@ def test_a_stopped_run_says_how_to_go_on_and_ends_in_the_same_rows(
     clock = ("images_per_second", "seconds")
     assert rows_of(out, clock) == rows_of(run_folder, clock)
     assert {path.name for path in out.iterdir()} == FILES
+
+
+@pytest.mark.parametrize("on_path", [True, False])
+def test_suggested_commands_name_a_script_that_is_not_on_the_path(tmp_path, monkeypatch, on_path):
+    script = tmp_path / "my tools" / "numpyvit"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent if on_path else tmp_path))
+    monkeypatch.setattr("sys.argv", [str(script), "train"])
+    expected = "numpyvit" if on_path else f"'{script}'"
+    assert train_module.common.this_command() == expected
+
+
+def test_suggested_commands_name_the_interpreter_as_it_was_called(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/somewhere/numpyvit/__main__.py", "train"])
+    monkeypatch.setattr("sys.orig_argv", [".venv/bin/python3", "-m", "numpyvit", "train"])
+    assert train_module.common.this_command() == ".venv/bin/python3 -m numpyvit"
+
+
+def test_suggested_commands_are_plain_when_another_program_calls(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/somewhere/pytest/__main__.py"])
+    assert train_module.common.this_command() == "numpyvit"
 
 
 def test_a_finished_run_is_resumed_without_more_epochs(command, run_folder, tmp_path):

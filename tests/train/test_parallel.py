@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -224,4 +226,43 @@ def test_without_threadpoolctl_one_line_says_so(monkeypatch, capsys):
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("\n") == 1
-    assert "pip install 'numpyvit[full]'" in printed.err
+    assert "set OPENBLAS_NUM_THREADS=1 before starting" in printed.err
+    assert "pip install threadpoolctl" in printed.err
+
+
+WITHOUT_THREADPOOLCTL = """
+import sys
+sys.modules["threadpoolctl"] = None
+import numpy as np
+from numpyvit.data import load_dataset
+from numpyvit.train import RunConfig, WorkerPool, build_model, recipe, set_gradients
+data = load_dataset("shapes", "test", count=80)
+settings = recipe("tutorial")
+model = build_model(RunConfig(recipe=settings), data).train()
+images = settings.normalize()(data.images(np.arange(80)), np.random.default_rng(0))
+found = []
+for workers in (1, 2, 2, 2):
+    with WorkerPool(workers) as pool:
+        result = set_gradients(model, images, data.labels, pool, seed=(0, 0))
+    gradients = [parameter.grad.tobytes() for parameter in model.parameters()]
+    found.append((result.loss_sum, gradients))
+print(all(each == found[0] for each in found))
+"""
+
+
+@pytest.mark.parametrize("blas_threads", ["1", "2"])
+def test_without_threadpoolctl_any_number_of_workers_gives_the_same_bits(repository, blas_threads):
+    path = [str(repository), os.environ.get("PYTHONPATH", "")]
+    variables = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THREADPOOLCTL],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            **dict.fromkeys(variables, blas_threads),
+        },
+        check=False,
+    )
+    assert done.stdout == "True\n", done.stderr
