@@ -76,6 +76,22 @@ def test_importing_the_package_loads_numpy_and_the_standard_library_only(reposit
     assert loaded - REQUIRED - {"numpyvit"} == set()
 
 
+@pytest.mark.parametrize("name", ["check", "data", "explain", "optim", "train"])
+def test_a_part_that_is_not_loaded_with_the_package_is_loaded_when_used(
+    name: str, repository: Path
+) -> None:
+    code = (
+        f"import sys, numpyvit; full = 'numpyvit.{name}'; assert full not in sys.modules; "
+        f"assert '{name}' in dir(numpyvit); assert numpyvit.{name} is sys.modules[full]; "
+        "assert not hasattr(numpyvit, 'no_such_part')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+    assert run.returncode == 0, run.stderr
+
+
 # The checks themselves, on made-up packages: each fault must be found.
 
 GOOD = {
