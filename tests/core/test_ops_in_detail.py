@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -117,13 +118,45 @@ def test_attention_is_the_same_with_and_without_the_shift_of_large_scores(
 
 
 class Counting:
-    """NumPy, counting how often a transposed copy is made: each is for a product (..., N, M)."""
+    """NumPy, counting how often each of its names is used."""
 
-    transposed = 0
+    def __init__(self) -> None:
+        self.used: Counter[str] = Counter()
 
     def __getattr__(self, name: str) -> Any:
-        self.transposed += name == "ascontiguousarray"
+        self.used[name] += 1
         return getattr(np, name)
+
+
+class CountingProducts(np.ndarray):
+    """An array that counts the matrix products that it takes part in."""
+
+    products = 0
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        CountingProducts.products += ufunc is np.matmul
+        plain = [np.asarray(a) if isinstance(a, CountingProducts) else a for a in args]
+        return getattr(ufunc, method)(*plain, **kwargs)
+
+
+@pytest.mark.parametrize("shapes", [[(4,), (4, 3)], [(2, 5, 4), (4,)], [(4,), (4,)]])
+def test_a_product_with_a_vector_is_worked_out_once(shapes: Any, rng: np.random.Generator) -> None:
+    a, b = (rng.standard_normal(shape) for shape in shapes)
+    CountingProducts.products = 0
+    y, _ = ops.matmul(a.view(CountingProducts), b)
+    assert CountingProducts.products == 1
+    assert_close(y, np.asarray(a @ b))
+
+
+@pytest.mark.parametrize("padding", [0, 1, (0, 1)])
+def test_a_convolution_without_padding_pads_nothing(
+    padding: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting()
+    module = sys.modules["numpyvit.ops.convolution"]
+    monkeypatch.setattr(module, "array_module", lambda *_: counting)
+    ops.conv2d(np.ones((1, 2, 4, 4)), np.ones((3, 2, 2, 2)), padding=padding)
+    assert counting.used["pad"] == (padding != 0)
 
 
 def test_only_what_is_needed_of_attentions_gradient_is_computed(
@@ -136,9 +169,10 @@ def test_only_what_is_needed_of_attentions_gradient_is_computed(
     monkeypatch.setattr(sys.modules["numpyvit.ops.attention"], "array_module", lambda *_: counting)
     for needs in itertools.product((False, True), repeat=4):
         pullback = ops.attention(q, k, v, bias)[1]
-        counting.transposed = 0
+        counting.used.clear()
         found = pullback(dy, needs)
-        assert counting.transposed == any((needs[0], needs[1], needs[3])), needs
+        # A transposed copy is made for a product (..., N, M), the scores' gradient.
+        assert counting.used["ascontiguousarray"] == any((needs[0], needs[1], needs[3])), needs
         for need, ours, expected in zip(needs, found, whole, strict=True):
             if need:
                 assert_same_bits(ours, expected)
