@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -32,8 +31,9 @@ class Labelling:
         if not all(isinstance(name, str) for name in self.class_names):
             raise ValueError(f"[Labelling] expected texts as class_names, got {self.class_names}")
         for name, least in (("mean", -math.inf), ("std", 0.0)):
-            values = getattr(self, name)
-            if not all(isinstance(v, numbers.Real) and least < v < math.inf for v in values):
+            values: tuple[Any, ...] = getattr(self, name)
+            numeric = all(isinstance(value, int | float) for value in values)
+            if not (numeric and all(least < value < math.inf for value in values)):
                 kind = "positive numbers" if name == "std" else "numbers"
                 raise ValueError(f"[Labelling] expected {kind} as {name}, got {values}")
 

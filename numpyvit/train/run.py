@@ -47,7 +47,7 @@ class RunConfig:
             raise ValueError(f"[RunConfig] expected a text as data_dir, got {self.data_dir}")
         for name in ("seed", "validation_split", "train_images"):
             value = getattr(self, name)
-            if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 0:
+            if type(value) is bool or not isinstance(value, numbers.Integral) or value < 0:
                 raise ValueError(f"[RunConfig] expected a whole {name} >= 0, got {value!r}")
 
     def to_dict(self) -> dict[str, Any]:

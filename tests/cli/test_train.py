@@ -160,6 +160,15 @@ def test_a_part_of_a_folder_has_pictures_of_every_class(pictures, tiny_variant):
     assert set(train_data.labels) == set(validation.labels) == {0, 1, 2}
 
 
+@pytest.mark.parametrize(("size", "count", "tests"), [(48, 12, 12), (32, 12, 20), (48, 0, 20)])
+def test_of_larger_shapes_no_more_are_tested_than_trained_on(monkeypatch, size, count, tests):
+    common, counts = train_module.common, {"train": 30, "test": 20}
+    monkeypatch.setattr(common, "SHAPES_COUNT", counts)
+    monkeypatch.setattr("numpyvit.data.catalogue.SHAPES_COUNT", counts)
+    config = train_module.RunConfig(train_images=count)
+    assert len(common.run_test_data(config, size)) == tests
+
+
 def test_folders_are_numbered_where_none_is_named(command, pictures, tiny_variant, elsewhere):
     words = ("train", "--data", pictures, "--model", tiny_variant, "--epochs", 1, "--batch-size", 8)
     for number in (1, 2):

@@ -1,0 +1,55 @@
+"""What a person sees of a training in a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+
+import pytest
+
+from numpyvit.train import Progress, ProgressBar
+
+ROW = {
+    "epoch": 1,
+    "train_loss": 2.25,
+    "train_accuracy": 0.25,
+    "val_loss": 2.5,
+    "val_accuracy": 0.125,
+    "images_per_second": 1234.5,
+}
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    pytest.importorskip("tqdm", reason="tqdm is not installed")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    return Terminal()
+
+
+def test_the_bar_shows_epoch_loss_accuracy_speed_and_the_time_left(terminal):
+    with contextlib.redirect_stderr(terminal):
+        bar = ProgressBar(5_000_000, 2_000_000, 100)
+        bar.batch(Progress(epoch=99, loss_sum=148.0, correct=63, count=64), 64)
+        bar.close()
+    last = re.split(r"[\r\n]+", terminal.getvalue().rstrip())[-1]
+    assert re.match(r"epoch 100/100:  40%\|.*\| +\S+ img/s, ", last), last
+    assert ", loss 2.312, accuracy 98.4%, " in last
+    assert re.search(r", \S+ left$", last)
+    assert len(re.sub(r"\|.*\|", "||", last)) < 80  # the bar takes what is left of a line
+
+
+def test_the_line_of_an_epoch_stands_on_a_line_of_its_own(terminal):
+    with contextlib.redirect_stderr(terminal):
+        bar = ProgressBar(128, 0, 2)
+        bar.batch(Progress(loss_sum=148.0, correct=16, count=64), 64)
+        bar.epoch(ROW)
+        bar.close()
+    lines = [line.rpartition("\r")[2] for line in terminal.getvalue().split("\n")]
+    assert [line for line in lines if line.startswith("epoch   1/2  train loss 2.25")], lines
