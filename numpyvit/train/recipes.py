@@ -110,7 +110,7 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(source="docs/recipe.md: found by experiment on a validation split"),
-    "shapes": Recipe(source="the default recipe, cut to what the built-in data needs", epochs=8),
+    "shapes": Recipe(source="the default recipe, cut to what the built-in data needs", epochs=7),
     "tutorial": Recipe(
         source="Tin Nguyen, Vision Transformer from scratch (2023), its settings for CIFAR-10",
         batch_size=256,

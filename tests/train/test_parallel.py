@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from tolerances import assert_close, assert_same_bits
 
-from numpyvit.train import TreeSum, WorkerPool, available_cores
+from numpyvit.train import TreeSum, WorkerPool, available_cores, parallel
 from numpyvit.train.parallel import single_threaded_blas
 
 COUNTS = range(1, 21)
@@ -266,3 +267,25 @@ def test_without_threadpoolctl_any_number_of_workers_gives_the_same_bits(reposit
         check=False,
     )
     assert done.stdout == "True\n", done.stderr
+
+
+def test_memory_options_are_set_where_the_c_library_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[tuple[int, int]] = []
+
+    class Library:
+        @staticmethod
+        def mallopt(option: ctypes.c_int, size: ctypes.c_int) -> int:
+            calls.append((option.value, size.value))
+            return 1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library)
+    parallel.keep_freed_memory()
+    assert sorted(option for option, _ in calls) == [-3, -2, -1]
+    assert all(size > 0 for _, size in calls)
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert parallel.keep_freed_memory() is None
