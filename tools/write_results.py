@@ -22,7 +22,7 @@ IMAGES = ROOT / "docs" / "images"
 
 def results_table(runs: list[RunFolder]) -> str:
     """One row a run: recipe, epochs, accuracy on the test images after the last epoch."""
-    lines = ["| recipe | epochs | test accuracy | test loss | curves |", "|---|---|---|---|---|"]
+    lines = ["| recipe | epochs | test accuracy | test loss | pictures |", "|---|---|---|---|---|"]
     for run in runs:
         config, last = run.config(), run.rows()[-1]
         name = f"{config.recipe_name}-{config.recipe.epochs}"
@@ -30,7 +30,8 @@ def results_table(runs: list[RunFolder]) -> str:
             shutil.copy(run.path / f"{picture}.png", IMAGES / f"{picture}-{name}.png")
         lines.append(
             f"| `{config.recipe_name}` | {last['epoch']} | {last['val_accuracy']:.1%} | "
-            f"{last['val_loss']:.3f} | [picture](docs/images/curves-{name}.png) |"
+            f"{last['val_loss']:.3f} | [curves](docs/images/curves-{name}.png), "
+            f"[attention](docs/images/attention-{name}.png) |"
         )
     return "\n".join(lines)
 
@@ -50,7 +51,7 @@ def speed_table(folder: Path) -> str:
     head = records[0]
     return "\n".join(lines) + (
         f"\n\nMedians of interleaved steps in one process, float32, {head['cores']} cores, NumPy "
-        f"{head['numpy']}, PyTorch {head['torch']}; lower is faster."
+        f"{head['numpy']}, PyTorch\n{head['torch']}; lower is faster."
     )
 
 
