@@ -33,12 +33,6 @@ def fan_in_uniform(shape: Shape, rng: Generator) -> Weights:
     return uniform(shape, rng, 1 / math.sqrt(math.prod(shape[1:])))
 
 
-def xavier_uniform(shape: Shape, rng: Generator) -> Weights:
-    """Bound sqrt(6 / (inputs + outputs)) (Glorot and Bengio 2010), for weights (out, in, ...)."""
-    fan_in = math.prod(shape[1:])
-    return uniform(shape, rng, math.sqrt(6 / (fan_in + shape[0])))
-
-
 def zeros(shape: Shape) -> Weights:
     """Zeros."""
     return numpy.zeros(shape, numpy.float32)

@@ -121,14 +121,14 @@ def _attend(q, k, v, bias, y, scale, dropout, rng):  # type: ignore[no-untyped-d
     def backward(
         dy: Array, dq: Array | None, dk: Array | None, dv: Array | None, scores_needed: bool
     ) -> Array | None:
-        row_sum = xp.einsum("...k,...k->...", dy, weighted)[..., None]
-        row_sum *= inverse_sum
-        dy = dy * (inverse_sum * inverse_keep if dropout else inverse_sum)
+        scaled = dy * (inverse_sum * inverse_keep if dropout else inverse_sum)
         if dv is not None:
-            matmul_into(kept.swapaxes(-1, -2), dy, dv)
+            matmul_into(kept.swapaxes(-1, -2), scaled, dv)
         if dq is None and dk is None and not scores_needed:
             return None
-        dscores = dy @ xp.ascontiguousarray(v.swapaxes(-1, -2))
+        row_sum = xp.einsum("...k,...k->...", dy, weighted)[..., None]
+        row_sum *= inverse_sum
+        dscores = scaled @ xp.ascontiguousarray(v.swapaxes(-1, -2))
         if dropout:
             dscores *= keep
         dscores -= row_sum

@@ -298,8 +298,6 @@ def test_starting_weights_are_pytorchs_in_distribution() -> None:
     normal = nn.init.trunc_normal((200, 200), np.random.default_rng(0))
     assert np.abs(normal).max() <= 0.04
     assert normal.dtype == np.float32
-    xavier = nn.init.xavier_uniform((30, 20), np.random.default_rng(0))
-    assert 0.3 < np.abs(xavier).max() <= (6 / 50) ** 0.5
 
 
 @pytest.mark.parametrize(
