@@ -1,0 +1,162 @@
+"""Tiles on threads: each runs once, errors come out, BLAS is put back, and one thread suffices."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from numpyvit import threads
+from numpyvit.threads import limit_threads, run_tiles, single_threaded_blas
+
+
+@pytest.fixture(autouse=True)
+def several_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Three threads, whatever the machine has."""
+    monkeypatch.setattr(threads, "available_cores", lambda: 3)
+    threads._pool.cache_clear()
+    yield
+    threads._pool.cache_clear()
+
+
+def threads_used(count: int) -> int:
+    """How many threads run `count` tiles that take a while."""
+    seen = set()
+
+    def tile(index: int) -> None:
+        seen.add(threading.get_ident())
+        time.sleep(0.01)
+
+    run_tiles(tile, count)
+    return len(seen)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_every_tile_runs_once(count: int) -> None:
+    done: list[int] = []
+    run_tiles(done.append, count)
+    assert sorted(done) == list(range(count))
+
+
+def test_tiles_run_on_all_cores_unless_limited() -> None:
+    assert threads_used(6) == 3
+    assert threads_used(2) == 2
+    with limit_threads(2):
+        assert threads_used(6) == 2
+        with limit_threads(1):
+            assert threads_used(6) == 1
+        assert threads_used(6) == 2
+    assert threads_used(6) == 3
+
+
+def test_tiles_of_a_tile_run_in_its_thread() -> None:
+    inner: list[int] = []
+    run_tiles(lambda index: inner.append(threads_used(3)), 4)
+    assert inner == [1] * 4
+
+
+def test_two_callers_at_a_time_both_finish() -> None:
+    done: list[int] = []
+
+    def tile(index: int) -> None:
+        time.sleep(0.001)
+        done.append(index)
+
+    callers = [threading.Thread(target=run_tiles, args=(tile, 20)) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert sorted(done) == sorted(4 * list(range(20)))
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+@pytest.mark.parametrize("faulty", [0, 5])
+def test_an_error_in_a_tile_is_raised_and_the_rest_is_left(faulty: int, limit: int) -> None:
+    done: list[int] = []
+
+    def tile(index: int) -> None:
+        if index == faulty:
+            raise KeyError("wrong")
+        time.sleep(0.001)
+        done.append(index)
+
+    with limit_threads(limit), pytest.raises(KeyError, match="wrong"):
+        run_tiles(tile, 1000)
+    assert len(done) < 20
+    run_tiles(done.append, 3)  # and the next ones run
+
+
+def test_tiles_run_under_the_callers_errstate() -> None:
+    def tile(index: int) -> None:
+        time.sleep(0.005)
+        np.float64(1) / np.float64(index // 5)
+
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        run_tiles(tile, 6)
+    with np.errstate(divide="ignore"):
+        run_tiles(tile, 6)
+
+
+@pytest.fixture
+def blas(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A BLAS with four threads; the last entry is their number now."""
+    counts = [4]
+    functions = (lambda: counts[-1], counts.append)
+    monkeypatch.setattr(threads, "_openblas_threads", lambda: functions)
+    return counts
+
+
+def test_blas_has_one_thread_while_tiles_run_and_its_own_after(blas: list[int]) -> None:
+    during: list[int] = []
+    run_tiles(lambda index: during.append(blas[-1]), 3)
+    assert during == [1] * 3
+    assert blas == [4, 1, 4]
+
+
+def test_blas_gets_its_threads_back_after_an_error(blas: list[int]) -> None:
+    def fail(index: int) -> None:
+        raise KeyError(index)
+
+    with pytest.raises(KeyError):
+        run_tiles(fail, 3)
+    assert blas == [4, 1, 4]
+
+
+def test_blas_keeps_its_threads_where_tiles_run_in_one(blas: list[int]) -> None:
+    with limit_threads(1):
+        run_tiles(lambda index: None, 3)
+    assert blas == [4]
+
+
+def test_without_openblas_the_tiles_run_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_openblas_threads", lambda: (lambda: 0, lambda count: None))
+    with single_threaded_blas() as held:
+        assert not held
+    assert threads_used(4) == 1
+
+
+def test_numpys_own_openblas_is_found_and_obeys() -> None:
+    get: Callable[[], int] = threads._openblas_threads()[0]
+    if get() == 0:
+        pytest.skip("NumPy was not built with OpenBLAS here, or it is not found")
+    before = get()
+    with single_threaded_blas() as held:
+        assert held
+        assert get() == 1
+    assert get() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_fork_starts_threads_of_its_own() -> None:
+    assert threads_used(3) == 3
+    child = os.fork()
+    if child == 0:
+        os._exit(threads_used(3))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 3
