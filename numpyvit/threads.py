@@ -95,9 +95,8 @@ def run_tiles(tile: Callable[[int], Any], count: int) -> None:
 @functools.cache
 def _openblas_threads() -> tuple[Callable[[], int], Callable[[int], None]]:
     """Functions that read and set OpenBLAS's number of threads; without OpenBLAS it reads 0."""
-    linked = getattr(
-        numpy.linalg, "_umath_linalg", None
-    )  # what it is linked to is searched as well
+    # The symbols of a file include those of the libraries that it is linked to.
+    linked = getattr(numpy.linalg, "_umath_linalg", None)
     with contextlib.suppress(OSError, TypeError):
         library = ctypes.CDLL(getattr(linked, "__file__", None))
         for name in _OPENBLAS_NAMES:

@@ -23,16 +23,17 @@ def several_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads._pool.cache_clear()
 
 
-def threads_used(count: int) -> int:
-    """How many threads run `count` tiles that take a while."""
+def run_on(expected: int, count: int = 6) -> bool:
+    """Whether `count` tiles run on `expected` threads, no fewer and no more."""
     seen = set()
+    together = threading.Barrier(expected, timeout=20)  # nobody goes on before all have come
 
     def tile(index: int) -> None:
         seen.add(threading.get_ident())
-        time.sleep(0.01)
+        together.wait()
 
     run_tiles(tile, count)
-    return len(seen)
+    return len(seen) == expected
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
@@ -43,20 +44,20 @@ def test_every_tile_runs_once(count: int) -> None:
 
 
 def test_tiles_run_on_all_cores_unless_limited() -> None:
-    assert threads_used(6) == 3
-    assert threads_used(2) == 2
+    assert run_on(3)
+    assert run_on(2, count=2)
     with limit_threads(2):
-        assert threads_used(6) == 2
+        assert run_on(2)
         with limit_threads(1):
-            assert threads_used(6) == 1
-        assert threads_used(6) == 2
-    assert threads_used(6) == 3
+            assert run_on(1)
+        assert run_on(2)
+    assert run_on(3)
 
 
 def test_tiles_of_a_tile_run_in_its_thread() -> None:
-    inner: list[int] = []
-    run_tiles(lambda index: inner.append(threads_used(3)), 4)
-    assert inner == [1] * 4
+    inner: list[bool] = []
+    run_tiles(lambda index: inner.append(run_on(1)), 4)
+    assert inner == [True] * 4
 
 
 def test_two_callers_at_a_time_both_finish() -> None:
@@ -137,7 +138,7 @@ def test_without_openblas_the_tiles_run_one_by_one(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(threads, "_openblas_threads", lambda: (lambda: 0, lambda count: None))
     with single_threaded_blas() as held:
         assert not held
-    assert threads_used(4) == 1
+    assert run_on(1)
 
 
 def test_numpys_own_openblas_is_found_and_obeys() -> None:
@@ -154,9 +155,9 @@ def test_numpys_own_openblas_is_found_and_obeys() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_fork_starts_threads_of_its_own() -> None:
-    assert threads_used(3) == 3
+    assert run_on(3)
     child = os.fork()
     if child == 0:
-        os._exit(threads_used(3))
+        os._exit(0 if run_on(3) else 1)
     _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 3
+    assert os.waitstatus_to_exitcode(status) == 0
