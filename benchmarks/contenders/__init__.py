@@ -1,0 +1,1 @@
+"""The models as users of other libraries would write them."""
