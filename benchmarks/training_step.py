@@ -1,105 +1,282 @@
-"""One AdamW step of vit_cifar_patch4_32: numpyvit beside PyTorch, interleaved in one process.
+"""One training step, forward, backward and AdamW: numpyvit beside PyTorch and NumPy's libraries.
 
-    python benchmarks/training_step.py --batch-size 256 --dropout 0.1
+    python -m benchmarks training_step
+    python -m benchmarks training_step --python312 venv312/bin/python
 
-Both sides start from the same weights and see the same batch; without dropout their losses are
-compared before anything is timed.
+Every contender lives in a process of its own, so that neither BLAS limits nor idle threads of one
+slow down another. All start from the same weights and see the same batch. Losses, gradients and
+updated weights are compared, without dropout, before anything is timed.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import dataclasses
+import os
+import statistics
+from pathlib import Path
+from typing import Any
 
 import numpy
-import torch
-from side_by_side import Contenders, race, save, table
-from torch.nn import functional as F
-from torch_vit import TorchViT
 
-from numpyvit.models import VisionTransformer, create_model
-from numpyvit.optim import AdamW
-from numpyvit.train import WorkerPool, available_cores, set_gradients
+from benchmarks.contenders.contract import Arrays, Case
+from benchmarks.side_by_side import (
+    Remote,
+    Row,
+    available,
+    parser,
+    print_rows,
+    race,
+    rows_of,
+    save,
+)
+from numpyvit.models import create_model
+from numpyvit.train import available_cores
 
-Batch = tuple[numpy.ndarray, numpy.ndarray]
+NAME = "training_step"
 
-
-class NumpyStep:
-    """A step on an open pool of threads."""
-
-    def __init__(self, model: VisionTransformer, batch: Batch, pool: WorkerPool) -> None:
-        self.model, self.batch, self.pool = model, batch, pool
-        self.optimizer = AdamW(model.parameters(), lr=1e-3)
-        self.step = 0
-
-    def __call__(self) -> float:
-        result = set_gradients(self.model, *self.batch, self.pool, seed=(0, self.step))
-        self.optimizer.step()
-        self.step += 1
-        return result.loss
+OURS, TORCH, LIBRARIES = "numpyvit", "PyTorch", "NumPy library"
+SLOW_ROUNDS = 3  # of contenders that take several times as long as the others
 
 
-class TorchStep:
-    """The same in PyTorch."""
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A model, a batch and a rate of dropout."""
 
-    def __init__(self, model: VisionTransformer, batch: Batch, *, fused: bool) -> None:
-        self.model = TorchViT(model.config, fused=fused)
-        state = {name: torch.from_numpy(a.copy()) for name, a in model.state_dict().items()}
-        self.model.load_state_dict(state)
-        self.images, self.labels = (torch.from_numpy(array) for array in batch)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
+    model: str
+    batch: int
+    dropout: float
 
-    def __call__(self) -> float:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(self.model(self.images), self.labels)
-        loss.backward()
-        self.optimizer.step()
-        return loss.item()
+    @property
+    def title(self) -> str:
+        """For tables and plots."""
+        return f"{self.model}, batch {self.batch}, dropout {self.dropout:g}"
+
+    def case(self, dropout: float) -> Case:
+        """Weights and batch, drawn from a fixed seed."""
+        model = create_model(self.model, dropout=dropout, attention_dropout=dropout)
+        weights = {name: array.copy() for name, array in model.state_dict().items()}
+        config, rng = model.config, numpy.random.default_rng(0)
+        shape = (self.batch, config.in_channels, config.image_size, config.image_size)
+        labels = rng.integers(0, config.num_classes, self.batch)
+        return Case(config.to_dict(), weights, rng.standard_normal(shape, numpy.float32), labels)
 
 
-def contenders(batch_size: int, dropout: float, stack: contextlib.ExitStack) -> Contenders:
-    """Every way to take the step, by name; their pools close with `stack`.
+SETTINGS = [
+    Setting("vit_cifar_patch4_32", 64, 0.0),
+    Setting("vit_cifar_patch4_32", 64, 0.1),
+    Setting("vit_cifar_patch4_32", 256, 0.0),
+    Setting("vit_cifar_patch4_32", 256, 0.1),
+    Setting("vit_tiny_patch16_224", 8, 0.0),
+]
+QUICK = [Setting("vit_cifar_patch4_32", 64, 0.0), Setting("vit_cifar_patch4_32", 64, 0.1)]
 
-    An open pool holds NumPy's BLAS to one thread. PyTorch's own threads are not touched by it.
-    """
-    rng = numpy.random.default_rng(0)
-    images = rng.standard_normal((batch_size, 3, 32, 32), numpy.float32)
-    batch = images, rng.integers(0, 10, batch_size)
 
-    def model() -> VisionTransformer:
-        return create_model(
-            "vit_cifar_patch4_32", dropout=dropout, attention_dropout=dropout
-        ).train()
+@dataclasses.dataclass
+class Entry:
+    """A contender in its process, and the kind of thing that it is."""
 
+    kind: str
+    remote: Remote
+    fewer: bool = False
+
+
+def enter(stack: contextlib.ExitStack, python312: str | None, compiled: bool) -> dict[str, Entry]:
+    """Start every contender that is installed; the others are named, with the reason."""
+    entries: dict[str, Entry] = {}
     cores = available_cores()
-    steps: Contenders = {
-        "PyTorch eager": TorchStep(model(), batch, fused=False),
-        "PyTorch fused attention": TorchStep(model(), batch, fused=True),
-    }
+
+    def add(name: str, kind: str, factory: str, fewer: bool = False, **options: Any) -> None:
+        try:
+            remote = stack.enter_context(Remote(f"benchmarks.contenders.{factory}", **options))
+        except (OSError, RuntimeError) as error:
+            print(f"skipped: {name}: {error}", flush=True)
+        else:
+            entries[name] = Entry(kind, remote, fewer)
+
+    if available("torch"):
+        for name, fused, compile_it in (
+            ("PyTorch eager", False, False),
+            ("PyTorch fused attention", True, False),
+            ("PyTorch compiled", False, True),
+            ("PyTorch compiled, fused attention", True, True),
+        ):
+            if compiled or not compile_it:
+                options = {"fused": fused, "compiled": compile_it, "threads": cores}
+                add(name, TORCH, "torch_step:TorchStep", **options)
     for workers in sorted({1, cores}):
-        pool = stack.enter_context(WorkerPool(workers))
-        steps[f"numpyvit, {workers} worker(s)"] = NumpyStep(model(), batch, pool)
-    return steps
+        name = f"numpyvit, {workers} worker{'s' if workers > 1 else ''}"
+        add(name, OURS, "numpyvit_step:NumpyvitStep", workers=workers)
+    if python312:
+        factory = "autocompyute_vit:AutoCompyuteStep"
+        add("auto-compyute", LIBRARIES, factory, True, python=python312)
+    else:
+        print("skipped: auto-compyute: --python312 names no interpreter that has it", flush=True)
+    if available("mygrad"):
+        add("MyGrad", LIBRARIES, "mygrad_vit:MyGradStep", True)
+    if available("autograd"):
+        add("HIPS autograd", LIBRARIES, "hips_vit:HipsStep", True)
+    return entries
 
 
-def main() -> None:
-    """Check, time, print, save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--rounds", type=int, default=15)
-    options = parser.parse_args()
-    torch.set_num_threads(available_cores())
+def prepare(entries: dict[str, Entry], case: Case) -> dict[str, tuple[float, Arrays, Arrays]]:
+    """Losses, gradients and new weights of everyone's first step on `case`.
+
+    Who cannot take it is missing, and named with the reason.
+    """
+    taken = {}
+    for name, entry in entries.items():
+        try:
+            entry.remote.ask("prepare", case)
+            loss = entry.remote()
+            taken[name] = loss, entry.remote.ask("gradients"), entry.remote.ask("weights")
+        except RuntimeError as error:
+            print(f"skipped: {name}: {error}", flush=True)
+    return taken
+
+
+def disagreement(
+    start: Arrays, ours: tuple[float, Arrays, Arrays], other: tuple[float, Arrays, Arrays]
+) -> dict[str, float]:
+    """How far another's loss, gradients and updates are from ours, each relative.
+
+    Gradients: the worst parameter, relative L2; one that ought to be zero counts by the largest
+    gradient. Updates: where a gradient is clearly not zero, for AdamW's first step is its sign.
+    """
+    largest = max(float(numpy.linalg.norm(gradient)) for gradient in ours[1].values())
+    worst, changed, total = 0.0, 0.0, 0.0
+    for name, gradient in ours[1].items():
+        if other[1][name].dtype != gradient.dtype or other[1][name].shape != gradient.shape:
+            raise ValueError(f"{name}: {other[1][name].dtype} {other[1][name].shape}")
+        scale = max(float(numpy.linalg.norm(gradient)), 1e-3 * largest)
+        worst = max(worst, float(numpy.linalg.norm(other[1][name] - gradient)) / scale)
+        clear = numpy.abs(gradient) > 1e-6
+        changed += float(((other[2][name] - ours[2][name])[clear] ** 2).sum())
+        total += float(((ours[2][name] - start[name])[clear] ** 2).sum())
+    return {
+        "loss": abs(other[0] - ours[0]) / abs(ours[0]),
+        "gradients": worst,
+        "updates": (changed / total) ** 0.5,
+    }
+
+
+def check(start: Arrays, taken: dict[str, tuple[float, Arrays, Arrays]]) -> dict[str, Any]:
+    """Compare everyone with numpyvit on one worker; RuntimeError where they do not agree."""
+    reference = next(name for name in taken if name.startswith(OURS))
+    found = {}
+    for name, results in taken.items():
+        found[name] = disagreement(start, taken[reference], results)
+        # auto-compyute's GELU goes back with constants of five digits.
+        limits = {"loss": 1e-5, "gradients": 1e-3, "updates": 1e-3}
+        if any(found[name][key] > limit for key, limit in limits.items()):
+            raise RuntimeError(f"[training_step] {name} does not agree: {found[name]}")
+    return found
+
+
+def summary(title: str, rows: list[Row], kinds: dict[str, str]) -> Row:
+    """Our fastest against the fastest of PyTorch's modes, of other libraries, and one worker."""
+    best: dict[str, Row] = {}
+    for row in rows:
+        kind = kinds[row["contender"]]
+        if kind not in best or row["median_s"] < best[kind]["median_s"]:
+            best[kind] = row
+    ours = [row["median_s"] for row in rows if kinds[row["contender"]] == OURS]
+
+    def ratio(kind: str) -> float | None:
+        return best[OURS]["median_s"] / best[kind]["median_s"] if kind in best else None
+
+    def name(kind: str) -> str | None:
+        return best[kind]["contender"] if kind in best else None
+
+    return {
+        "case": title,
+        "fastest PyTorch mode": name(TORCH),
+        "numpyvit / it": ratio(TORCH),
+        "fastest other NumPy library": name(LIBRARIES),
+        "numpyvit / that": ratio(LIBRARIES),
+        "speed-up by workers": ours[0] / ours[-1],
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Check, time, print, save, draw."""
+    arguments = parser(__doc__ or "", rounds=15)
+    arguments.add_argument(
+        "--python312",
+        metavar="PATH",
+        default=os.environ.get("NUMPYVIT_PYTHON312"),
+        help="interpreter that has auto-compyute (default: $NUMPYVIT_PYTHON312)",
+    )
+    arguments.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    options = arguments.parse_args(argv)
+    rows: list[Row] = []
+    ratios: list[Row] = []
+    agreement: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
-        steps = contenders(options.batch_size, options.dropout, stack)
-        if not options.dropout:
-            losses = [step() for step in steps.values()]
-            numpy.testing.assert_allclose(losses, losses[0], rtol=1e-5)
-        seconds = race(steps, rounds=options.rounds)
-    title = f"training step, batch {options.batch_size}, dropout {options.dropout:g}"
-    rows = table(title, seconds, "PyTorch eager")
-    name = f"training_step_{options.batch_size}_{options.dropout:g}"
-    save(name, rows, torch=torch.__version__)
+        entries = enter(stack, options.python312, not options.no_compile)
+        kinds = {name: entry.kind for name, entry in entries.items()}
+        for setting in QUICK if options.quick else SETTINGS:
+            case = setting.case(setting.dropout)
+            taken = prepare(entries, case)
+            if not setting.dropout:
+                agreement[setting.title] = check(case.weights, taken)
+            seconds = race(
+                {name: entries[name].remote for name in taken},
+                rounds=options.rounds,
+                fewer={name: SLOW_ROUNDS for name in taken if entries[name].fewer},
+            )
+            fastest = min(
+                (name for name in seconds if kinds[name] == TORCH),
+                key=lambda name, times=seconds: statistics.median(times[name]),
+                default="",
+            )
+            found = rows_of(setting.title, seconds, fastest)
+            print_rows(found)
+            rows += found
+            ratios.append(summary(setting.title, found, kinds))
+    print_rows(ratios)
+    path = save(NAME, rows, options.out, ratios=ratios, agreement=agreement, kinds=kinds)
+    draw(rows, kinds, path.with_suffix(".png"))
+
+
+def draw(rows: list[Row], kinds: dict[str, str], path: Path) -> None:
+    """A group of bars a case: times relative to PyTorch's fastest mode."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [row for row in rows if row["ratio"] is not None]
+    if not rows:
+        return
+    colours = {OURS: "#d62728", TORCH: "#7f7f7f", LIBRARIES: "#1f77b4"}
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    figure, axes = pyplot.subplots(figsize=(9, 0.28 * len(rows) + 0.55 * len(cases) + 1))
+    height, labels, places = 0.0, [], []
+    for case in cases:
+        height += 1.2
+        axes.text(0, height - 0.7, case, fontweight="bold", va="center")
+        for row in (row for row in rows if row["case"] == case):
+            low, high = row["p10_s"], row["p90_s"]
+            scale = row["ratio"] / row["median_s"]
+            axes.barh(height, row["ratio"], 0.8, color=colours[kinds[row["contender"]]])
+            axes.plot([low * scale, high * scale], [height, height], color="black", linewidth=1)
+            text = f" {row['ratio']:.2f}   {row['median_s'] * 1e3:.0f} ms"
+            axes.text(max(row["ratio"], high * scale), height, text, va="center", fontsize=8)
+            labels.append(row["contender"])
+            places.append(height)
+            height += 1
+    axes.axvline(1, color="black", linewidth=0.8, linestyle="--")
+    axes.set_yticks(places, labels, fontsize=8)
+    axes.set_ylim(height, 0)
+    axes.set_xlim(0, 1.2 * max(row["p90_s"] * row["ratio"] / row["median_s"] for row in rows))
+    axes.set_xlabel(
+        "time of a step / that of PyTorch's fastest mode (line: 10th to 90th percentile)"
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":
