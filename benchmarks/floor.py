@@ -56,7 +56,7 @@ from numpyvit.models import create_model
 from numpyvit.optim import AdamW
 from numpyvit.threads import limit_threads, single_threaded_blas
 from numpyvit.train import WorkerPool, available_cores, set_gradients
-from numpyvit.train.step import MICRO_BATCH
+from numpyvit.train.step import micro_batch_for
 
 NAME = "floor"
 REST = "tape and Python"
@@ -163,7 +163,7 @@ def training(name: str, batch_size: int, dropout: float, rounds: int) -> dict[st
         return TrainingStep(model, batch_size, stack.enter_context(WorkerPool(workers)))
 
     config = create_model(name, **overrides).config
-    images = min(MICRO_BATCH, batch_size)
+    images = min(micro_batch_for(config), batch_size)
     with contextlib.ExitStack() as stack:
         one, all_cores = step(stack, 1), step(stack, available_cores())
         work = training_work(config, images)
