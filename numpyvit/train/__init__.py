@@ -1,9 +1,11 @@
-"""Training: recipes, micro-batches on threads, run folders, the loop."""
+"""Training: recipes, micro-batches on processes, run folders, the loop."""
 
 from __future__ import annotations
 
-from numpyvit.train.parallel import TreeSum, WorkerPool, available_cores
-from numpyvit.train.step import Evaluation, StepResult, evaluate, set_gradients
+from numpyvit.train.memory import available_cores, keep_freed_memory
+from numpyvit.train.process import WorkerProcess
+from numpyvit.train.parallel import TreeSum, WorkerPool
+from numpyvit.train.step import Evaluation, StepResult, evaluate, micro_batch_for, set_gradients
 from numpyvit.train.recipes import RECIPES, Recipe, recipe
 from numpyvit.train.run import Progress, RunConfig, RunFolder, next_folder
 from numpyvit.train.diagnose import NonFiniteError, first_non_finite, non_finite_gradient
@@ -27,11 +29,14 @@ __all__ = [
     "TrainingInterrupted",
     "TreeSum",
     "WorkerPool",
+    "WorkerProcess",
     "available_cores",
     "build_model",
     "class_probabilities",
     "evaluate",
     "first_non_finite",
+    "keep_freed_memory",
+    "micro_batch_for",
     "next_folder",
     "non_finite_gradient",
     "parameter_groups",

@@ -1,50 +1,53 @@
-"""Micro-batches on a pool of threads, with the same bits for any number of threads.
+"""Micro-batches on several processes, with the same bits for any number of them.
 
-NumPy and BLAS let go of the interpreter's lock while they compute, so plain threads use all cores.
 A micro-batch is small enough for its activations to stay in a core's cache. Sums over micro-batches
-are formed in a fixed binary tree over their indices, so the order in which threads finish does not
-matter, and the partial sums that wait are at most one a level of the tree and thread.
+are formed in a fixed binary tree over their indices, so the order in which they are finished does
+not matter, and the partial sums that wait are at most one a level of the tree and worker.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
+import pickle
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy
 
 from numpyvit.backend import Array, require
+from numpyvit.train.memory import available_cores, keep_freed_memory
+from numpyvit.train.process import Packed, Task, WorkerProcess
 
 Partial = list[Array]  # arrays that are added up entry by entry
-
-
-# Numbers of options from glibc's malloc.h: trim threshold, padding at the top, mmap threshold.
-_MALLOC_OPTIONS = {-1: 1 << 30, -2: 1 << 26, -3: 1 << 28}
 
 
 class TreeSum:
     """Adds up the values of indices 0 to `count` - 1 in a fixed binary tree, as they come in.
 
-    Value 0 is added to value 1, 2 to 3, then (0+1) to (2+3), and so on. `total` is there when all
-    are. The values' arrays are reused for the sums.
+    Value 0 is added to value 1, 2 to 3, then (0+1) to (2+3), and so on. The values' arrays are
+    reused for the sums.
     """
 
     def __init__(self, count: int) -> None:
-        self.total: Partial | None = None
-        self._count = count
+        self.count = count
+        self._total: Partial | None = None
         self._waiting: dict[tuple[int, int], Partial] = {}
         self._lock = threading.Lock()
 
+    @property
+    def total(self) -> Partial:
+        """The sum. Raises RuntimeError before all values are there."""
+        if self._total is None:
+            raise RuntimeError(f"[TreeSum] the total of {self.count} was asked for too early")
+        return self._total
+
     def add(self, index: int, value: Partial) -> None:
         """Take the value of `index`, and add up whatever this makes possible."""
-        width = self._count  # sums left at this level of the tree
+        width = self.count  # sums left at this level of the tree
         while width > 1:
             sibling = index ^ 1
             if sibling < width:
@@ -56,13 +59,14 @@ class TreeSum:
                 for mine, theirs in zip(value, other, strict=True):
                     mine += theirs
             index, width = index // 2, (width + 1) // 2
-        self.total = value
+        self._total = value
 
 
 class WorkerPool:
-    """`workers` threads, with BLAS held to one thread in each; a context manager.
+    """`workers` processes, of which this is one, with BLAS held to one thread in each.
 
-    Raises ValueError for fewer than one worker.
+    A context manager; the others start with it, and end with it. Raises ValueError for fewer than
+    one worker.
     """
 
     def __init__(self, workers: int | None = None) -> None:
@@ -71,13 +75,20 @@ class WorkerPool:
             raise ValueError(f"[WorkerPool] expected at least 1 worker, got {workers}")
         self.workers = workers
         self._stack = contextlib.ExitStack()
-        self._executor: ThreadPoolExecutor | None = None
+        self._others: list[WorkerProcess] = []
+        self._threads: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Self:
-        keep_freed_memory()
-        self._stack.enter_context(single_threaded_blas())
-        if self.workers > 1:
-            self._executor = self._stack.enter_context(ThreadPoolExecutor(self.workers))
+        with contextlib.ExitStack() as stack:
+            keep_freed_memory()
+            single_threaded = stack.enter_context(single_threaded_blas())
+            for _ in range(self.workers - 1):
+                process = WorkerProcess(single_threaded=single_threaded)
+                stack.callback(process.close)
+                self._others.append(process)
+            if self._others:
+                self._threads = stack.enter_context(ThreadPoolExecutor(len(self._others)))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -87,67 +98,93 @@ class WorkerPool:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
-        self._executor = None
+        self._others, self._threads = [], None
 
-    def sum(self, task: Callable[[int], Partial], count: int) -> Partial:
-        """The tree sum of `task(0)`, ..., `task(count - 1)`; the first error in one is raised.
+    def sum(self, task: Task, arguments: Callable[[int], Sequence[Any]], count: int) -> Partial:
+        """The tree sum of `task(*arguments(i))` for i from 0 to `count` - 1.
 
-        Tasks run under the caller's `numpy.errstate`, in whatever thread.
+        The first error in one is raised, and no more are begun. Tasks run under the caller's
+        `numpy.errstate`. What other processes are sent, `task` and its arguments, must be picklable
+        (TypeError); `arguments` itself is called here.
         """
-        tree = TreeSum(count)
-        if self._executor is None:
-            for index in range(count):
-                tree.add(index, task(index))
+        if count < 1:
+            raise ValueError(f"[WorkerPool] expected at least 1 micro-batch, got {count}")
+        run = _Run(arguments, count)
+        others = self._others[: count - 1]
+        if not others or self._threads is None:
+            run.work(task)
         else:
-            floating_point = numpy.geterr()
-
-            def run(index: int) -> None:
-                with numpy.errstate(**floating_point):
-                    tree.add(index, task(index))
-
-            futures = [self._executor.submit(run, index) for index in range(count)]
-            _, waiting = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in waiting:
-                future.cancel()
-            wait(waiting)
-            for future in futures:
-                if not future.cancelled():
-                    future.result()
-        if tree.total is None:
-            raise ValueError("[WorkerPool] expected at least 1 micro-batch, got 0")
-        return tree.total
+            packed, errors = _packed(task), numpy.geterr()
+            futures = [
+                self._threads.submit(run.work_elsewhere, process, packed, errors)
+                for process in others
+            ]
+            run.work(task)
+            wait(futures)
+        return run.result()
 
 
-def keep_freed_memory() -> None:
-    """Ask glibc to keep what arrays free, for the next arrays; elsewhere nothing is done.
+class _Run:
+    """One sum: whoever is free takes the next index."""
 
-    By default it gives large pieces back to the system, which hands them out again page by page,
-    cleared: a fifth of a training step at batch 64. Holds for the whole process from then on.
-    """
+    def __init__(self, arguments: Callable[[int], Sequence[Any]], count: int) -> None:
+        self._arguments = arguments
+        self._indices = iter(range(count))
+        self._lock = threading.Lock()
+        self._tree = TreeSum(count)
+        self._errors: list[BaseException] = []
+
+    def work(self, call: Callable[..., Partial]) -> None:
+        """Take indices until none is left or something went wrong; `call` does the work."""
+        try:
+            while not self._errors:
+                with self._lock:
+                    index = next(self._indices, None)
+                if index is None:
+                    return
+                self._tree.add(index, call(*self._arguments(index)))
+        except BaseException as error:  # noqa: BLE001 (raised by `result`, once all have stopped)
+            self._errors.append(error)
+
+    def work_elsewhere(self, process: WorkerProcess, task: Packed, errors: Any) -> None:
+        """The same, with another process that does the work."""
+        try:
+            process.set_task(task)
+        except RuntimeError as error:
+            self._errors.append(error)
+        else:
+            with numpy.errstate(**errors):
+                self.work(lambda *arguments: process.call(arguments))
+
+    def result(self) -> Partial:
+        """The sum. Raises the first error that any worker met."""
+        if self._errors:
+            raise self._errors[0]
+        return self._tree.total
+
+
+def _packed(task: Task) -> Packed:
     try:
-        set_option = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library
-        return
-    for option, size_bytes in _MALLOC_OPTIONS.items():
-        set_option(ctypes.c_int(option), ctypes.c_int(size_bytes))
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return Packed(task)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"[WorkerPool] expected a task that can be sent to other processes, got one that "
+            f"cannot: {error}; define what it uses at the top of a module, or take 1 worker"
+        ) from error
 
 
 @contextlib.contextmanager
-def single_threaded_blas():  # type: ignore[no-untyped-def]
-    """Hold BLAS to one thread in this context: each worker is a thread of its own already."""
+def single_threaded_blas() -> Iterator[bool]:
+    """Hold BLAS to one thread in this context: each worker has a core of its own already.
+
+    Gives whether it could be done.
+    """
     try:
         limits = require("threadpoolctl", extra="full", purpose="one BLAS thread a worker")
     except ImportError as error:
         hint = "or set OPENBLAS_NUM_THREADS=1 before starting; else it goes on, slower"
         print(f"{error}, {hint}", file=sys.stderr)  # noqa: T201
-        yield
+        yield False
         return
     with limits.threadpool_limits(1, user_api="blas"):
-        yield
+        yield True

@@ -12,12 +12,16 @@ from numpyvit import functional
 from numpyvit.backend import Array, array_module, to_device, to_numpy
 from numpyvit.data import Dataset
 from numpyvit.explain import evaluating
-from numpyvit.models import VisionTransformer
+from numpyvit.models import VisionTransformer, ViTConfig
 from numpyvit.nn import Parameter, use_generator
 from numpyvit.tensor import Tensor, gradients, no_grad
-from numpyvit.train.parallel import Partial, WorkerPool
+from numpyvit.train.parallel import Partial, TreeSum, WorkerPool
 
-MICRO_BATCH = 32  # images: their activations fit a core's cache
+_CACHE_BYTES = 1 << 19  # what the widest activation of a micro-batch may take
+_TURNS = 16  # at least as many, where there are as many micro-batches: for machines of many cores
+
+
+_EVALUATION_BATCH = 32  # images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,40 +65,44 @@ def set_gradients(
     *,
     seed: tuple[int, int],
     label_smoothing: float = 0.0,
-    micro_batch: int = MICRO_BATCH,
+    micro_batch: int | None = None,
 ) -> StepResult:
     """Set the `.grad` of the model's trainable parameters to that of the batch's mean loss.
 
     `images` (B, C, H, W) float, `labels` (B,). Micro-batch i draws its randomness from (*seed, i):
-    loss and gradients do not depend on the number of workers, to the bit.
+    loss and gradients do not depend on the number of workers, to the bit. They do depend on
+    `micro_batch`, by default as many images as `micro_batch_for` says.
 
     Raises ValueError without images and where all parameters are frozen, as well as what goes
     wrong in a micro-batch; no `.grad` is changed then.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters = _trainable(model)
     if not parameters or not len(images):
         raise ValueError(
             f"[set_gradients] expected at least 1 image and a parameter that is not frozen, got "
             f"{len(images)} and {len(parameters)}"
         )
-    weight = numpy.asarray(1 / len(images), parameters[0].dtype)
+    micro_batch = micro_batch or micro_batch_for(model.config)
+    turn = micro_batch * max(1, len(images) // (micro_batch * _TURNS))
 
-    def run(index: int) -> Partial:
-        part = slice(index * micro_batch, (index + 1) * micro_batch)
-        rng = Generator(SFC64((*seed, index)))
-        with use_generator(rng):
-            logits = model(_input(model, images[part]))
-        target = to_device(labels[part], logits.device)
-        loss = functional.cross_entropy(logits, target, label_smoothing, "sum")
-        value, correct = loss.item(), int((logits.data.argmax(-1) == target).sum())
-        found = gradients(loss, parameters, weight)
-        xp = array_module(*found)
-        flat = xp.concatenate([gradient.ravel() for gradient in found])
-        return [flat, numpy.array([value, correct])]
+    def arguments(index: int) -> tuple[Any, ...]:
+        part = slice(index * turn, (index + 1) * turn)
+        return images[part], labels[part], seed, index * turn // micro_batch
 
-    flat, sums = pool.sum(run, _count(len(images), micro_batch))
+    task = _GradientTask(model, len(images), micro_batch, label_smoothing)
+    flat, sums = pool.sum(task, arguments, _count(len(images), turn))
     _distribute(flat, parameters)
     return StepResult(float(sums[0]), int(sums[1]), len(images))
+
+
+def micro_batch_for(config: ViTConfig) -> int:
+    """Images whose widest activation, float32, stays in a core's cache: a power of 2, 4 to 32.
+
+    Fewer than 4 would write gradients of all weights too often.
+    """
+    widest = config.num_tokens * max(config.mlp_dim, 3 * config.embed_dim) * 4
+    fitting = max(_CACHE_BYTES // widest, 1)
+    return min(max(1 << fitting.bit_length() - 1, 4), 32)
 
 
 def evaluate(
@@ -103,34 +111,84 @@ def evaluate(
     transform: Any,
     pool: WorkerPool,
     *,
-    micro_batch: int = MICRO_BATCH,
+    micro_batch: int = _EVALUATION_BATCH,
 ) -> Evaluation:
     """Loss and confusion of `model`, without dropout, on all of `dataset`.
 
     `transform(images, rng)` turns the data set's uint8 images into the model's input. Every module
     is left in the mode in which it came.
     """
-    classes = model.config.num_classes
 
-    def run(index: int) -> Partial:
-        indices = numpy.arange(
-            index * micro_batch, min((index + 1) * micro_batch, len(dataset)), dtype=numpy.int64
-        )
-        images = transform(dataset.images(indices), numpy.random.default_rng(0))
-        labels = dataset.labels[indices]
-        with no_grad():
-            logits = model(_input(model, images))
-            loss = functional.cross_entropy(
-                logits, to_device(labels, logits.device), 0.0, "sum"
-            ).item()
-        predicted = to_numpy(logits.data.argmax(-1))
-        confusion = numpy.zeros((classes, classes), numpy.int64)
-        numpy.add.at(confusion, (labels, predicted), 1)
-        return [numpy.array(loss), confusion]
+    def arguments(index: int) -> tuple[Any, ...]:
+        end = min((index + 1) * micro_batch, len(dataset))
+        indices = numpy.arange(index * micro_batch, end, dtype=numpy.int64)
+        return dataset.images(indices), dataset.labels[indices]
 
     with evaluating(model):
-        loss_sum, confusion = pool.sum(run, _count(len(dataset), micro_batch))
+        task = _EvaluationTask(model, transform)
+        loss_sum, confusion = pool.sum(task, arguments, _count(len(dataset), micro_batch))
     return Evaluation(float(loss_sum) / len(dataset), confusion)
+
+
+@dataclasses.dataclass(frozen=True)
+class _GradientTask:
+    """A few micro-batches of a step: their share of the gradient, flat; their loss and hits."""
+
+    model: VisionTransformer
+    batch_size: int
+    micro_batch: int
+    label_smoothing: float
+
+    def __call__(
+        self, images: numpy.ndarray, labels: numpy.ndarray, seed: tuple[int, int], first: int
+    ) -> Partial:
+        parameters = _trainable(self.model)
+        tree = TreeSum(_count(len(images), self.micro_batch))
+        for index in range(tree.count):
+            part = slice(index * self.micro_batch, (index + 1) * self.micro_batch)
+            rng = Generator(SFC64((*seed, first + index)))
+            tree.add(index, self._micro_batch(images[part], labels[part], rng, parameters))
+        return tree.total
+
+    def _micro_batch(
+        self,
+        images: numpy.ndarray,
+        labels: numpy.ndarray,
+        rng: Generator,
+        parameters: list[Parameter],
+    ) -> Partial:
+        with use_generator(rng):
+            logits = self.model(_input(self.model, images))
+        target = to_device(labels, logits.device)
+        loss = functional.cross_entropy(logits, target, self.label_smoothing, "sum")
+        value, correct = loss.item(), int((logits.data.argmax(-1) == target).sum())
+        weight = numpy.asarray(1 / self.batch_size, logits.dtype)
+        found = gradients(loss, parameters, weight)
+        flat = array_module(*found).concatenate([gradient.ravel() for gradient in found])
+        return [flat, numpy.array([value, correct])]
+
+
+@dataclasses.dataclass(frozen=True)
+class _EvaluationTask:
+    """One micro-batch of an evaluation: the sum of its losses and its confusion matrix."""
+
+    model: VisionTransformer
+    transform: Any
+
+    def __call__(self, images: numpy.ndarray, labels: numpy.ndarray) -> Partial:
+        images = self.transform(images, numpy.random.default_rng(0))
+        with no_grad():
+            logits = self.model(_input(self.model, images))
+            target = to_device(labels, logits.device)
+            loss = functional.cross_entropy(logits, target, 0.0, "sum").item()
+        classes = self.model.config.num_classes
+        confusion = numpy.zeros((classes, classes), numpy.int64)
+        numpy.add.at(confusion, (labels, to_numpy(logits.data.argmax(-1))), 1)
+        return [numpy.array(loss), confusion]
+
+
+def _trainable(model: VisionTransformer) -> list[Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def _input(model: VisionTransformer, images: numpy.ndarray) -> Tensor:

@@ -26,7 +26,7 @@ from numpyvit.train.parallel import WorkerPool
 from numpyvit.train.progress import ProgressBar
 from numpyvit.train.recipes import Recipe
 from numpyvit.train.run import Row, RunConfig, RunFolder
-from numpyvit.train.step import MICRO_BATCH, StepResult, evaluate, set_gradients
+from numpyvit.train.step import StepResult, evaluate, micro_batch_for, set_gradients
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 (it is no error: the work is saved)
@@ -68,7 +68,7 @@ class Trainer:
         )
         self.schedule = LambdaLR(self.optimizer, _schedule(recipe, len(self.loader)))
         on_gpu = config.device != "cpu"
-        self.micro_batch = recipe.batch_size if on_gpu else MICRO_BATCH
+        self.micro_batch = recipe.batch_size if on_gpu else micro_batch_for(self.model.config)
         self.pool = WorkerPool(1 if on_gpu else workers)
         self.progress = folder.restore(
             config, self.model, self.labelling, self.optimizer, len(train_data)

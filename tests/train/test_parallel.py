@@ -6,12 +6,15 @@ import subprocess
 import sys
 import threading
 import time
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tolerances import assert_close, assert_same_bits
+from train import pool_tasks
 
-from numpyvit.train import TreeSum, WorkerPool, available_cores, parallel
+from numpyvit.train import TreeSum, WorkerPool, available_cores, memory
 from numpyvit.train.parallel import single_threaded_blas
 
 COUNTS = range(1, 21)
@@ -27,7 +30,8 @@ def values_of(count, dtype=np.float64):
 def tree_sum(values, order):
     tree = TreeSum(len(values))
     for index in order:
-        assert tree.total is None
+        with pytest.raises(RuntimeError, match="too early"):
+            _ = tree.total
         tree.add(index, [values[index].copy(), values[index, 0].copy()])
     return tree.total
 
@@ -113,80 +117,98 @@ def test_few_partial_sums_wait_however_the_workers_overtake_one_another(workers,
             if coming < count:
                 running.append(coming)
                 coming += 1
-        assert tree.total is not None
         assert tree.total[0].item() == count
         assert most <= levels * max(workers, 1)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 8])
+@pytest.mark.parametrize("workers", [1, 2, 4])
 def test_a_pool_gives_the_tree_sum_with_any_number_of_workers(workers):
     values = values_of(13, np.float32)
 
-    def task(index):
-        time.sleep(0.001 * (index % 3))
-        return [values[index].copy()]
+    def arguments(index):
+        return values[index].copy(), 0.001 * (index % 3)
 
     with WorkerPool(workers) as pool:
         assert pool.workers == workers
-        assert_same_bits(pool.sum(task, 13)[0], in_pairs(values))
-        assert_same_bits(pool.sum(task, 1)[0], values[0])
+        found = pool.sum(pool_tasks.after_a_while, arguments, 13)
+        assert_same_bits(found[0], in_pairs(values))
+        assert_same_bits(pool.sum(pool_tasks.after_a_while, arguments, 1)[0], values[0])
 
 
-def test_a_pool_really_works_in_parallel():
-    barrier = threading.Barrier(2, timeout=10)
-
-    def task(index):
-        barrier.wait()  # passes only when two tasks are at it
-        return [np.ones(1)]
-
+def test_a_pools_workers_are_processes_that_work_at_the_same_time(tmp_path):
     with WorkerPool(2) as pool:
-        assert pool.sum(task, 4)[0].item() == 4
+        meeting = pool_tasks.Meeting(tmp_path, 2)  # passes only when two processes are there
+        pids = pool.sum(meeting, lambda index: (), 2)[0]
+    assert pids.sum() == 2
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_an_error_in_a_worker_is_raised_and_the_pool_stays_usable(workers):
-    def task(index):
-        if index >= 4:
-            raise KeyError(f"task {index}")
-        return [np.ones(1)]
-
     with WorkerPool(workers) as pool:
         with pytest.raises(KeyError, match="task 4"):
-            pool.sum(task, 30)
-        assert pool.sum(task, 4)[0].item() == 4
+            pool.sum(pool_tasks.fail_from_4, lambda index: (index,), 30)
+        assert pool.sum(pool_tasks.fail_from_4, lambda index: (index,), 4)[0].item() == 4
 
 
-def test_after_an_error_tasks_that_wait_are_not_begun():
+def test_an_error_in_another_process_brings_its_trace_and_what_cannot_be_sent_becomes_text():
+    with WorkerPool(2) as pool:
+        with pytest.raises(ValueError, match="not in the child") as raised:
+            pool.sum(pool_tasks.FailElsewhere(os.getpid()), lambda index: (ValueError,), 20)
+        assert 'raise kind("not in the child")' in raised.value.__notes__[0]
+        task = pool_tasks.FailElsewhere(os.getpid())
+        with pytest.raises(RuntimeError, match="UnsendableError: not in the child"):
+            pool.sum(task, lambda index: (pool_tasks.UnsendableError,), 20)
+
+
+def test_after_an_error_no_more_tasks_are_begun():
     begun = []
 
-    def task(index):
+    def arguments(index):
         begun.append(index)
-        if index == 0:
-            raise ValueError("no")
-        time.sleep(0.01)
-        return [np.ones(1)]
+        return (index,)
 
-    with WorkerPool(2) as pool, pytest.raises(ValueError, match="no"):
-        pool.sum(task, 200)
-    assert len(begun) < 100
+    with WorkerPool(2) as pool, pytest.raises(KeyError):
+        pool.sum(pool_tasks.fail_from_4, arguments, 200)
+    assert len(begun) < 10
+
+
+def test_a_worker_process_that_is_killed_is_one_clear_error():
+    with WorkerPool(2) as pool, pytest.raises(RuntimeError, match="worker process ended with"):
+        pool.sum(pool_tasks.DieElsewhere(os.getpid()), lambda index: (), 20)
+
+
+def test_a_task_that_cannot_be_sent_is_one_clear_error():
+    with WorkerPool(2) as pool, pytest.raises(TypeError, match="at the top of a module"):
+        pool.sum(lambda: [np.ones(1)], lambda index: (), 2)
+
+
+def test_a_task_of_a_module_that_the_process_does_not_have_is_the_first_calls_error(monkeypatch):
+    module = types.ModuleType("only_here")
+    exec("def task(): return []", module.__dict__)
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    with WorkerPool(2) as pool, pytest.raises(ModuleNotFoundError, match="only_here"):
+        pool.sum(module.task, lambda index: time.sleep(0.01) or (), 200)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_tasks_run_under_the_callers_errstate(workers):
-    def overflow(index):
-        return [np.full(1, 1e300) * 1e300]
-
     with WorkerPool(workers) as pool:
         with np.errstate(over="ignore"):
-            assert np.isinf(pool.sum(overflow, 2)[0])
+            assert np.isinf(pool.sum(pool_tasks.overflow, lambda index: (), 4)[0])
         with np.errstate(over="raise"), pytest.raises(FloatingPointError, match="overflow"):
-            pool.sum(overflow, 2)
+            pool.sum(pool_tasks.overflow, lambda index: (), 4)
+
+
+def test_what_a_task_prints_does_not_disturb_the_pipe(capfd):
+    with WorkerPool(2) as pool:
+        assert pool.sum(pool_tasks.chatty, lambda index: (), 8)[0].item() == 8
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_micro_batches_are_an_error(workers):
     with WorkerPool(workers) as pool, pytest.raises(ValueError, match="at least 1 micro-batch"):
-        pool.sum(lambda index: [np.ones(1)], 0)
+        pool.sum(pool_tasks.overflow, lambda index: (), 0)
 
 
 @pytest.mark.parametrize("workers", [0, -2])
@@ -212,12 +234,34 @@ def test_blas_is_held_to_one_thread_while_the_pool_is_open_and_let_go_after():
         assert blas_threads() == before
 
 
-def test_a_pools_threads_end_with_it():
+def test_a_pools_threads_and_processes_end_with_it():
     before = set(threading.enumerate())
     with WorkerPool(3) as pool:
-        pool.sum(lambda index: [np.ones(1)], 9)
-        assert set(threading.enumerate()) > before
+        pool.sum(pool_tasks.chatty, lambda index: (), 9)
+        processes = [worker._process for worker in pool._others]
+        assert len(processes) == 2
+        assert all(process.poll() is None for process in processes)
     assert set(threading.enumerate()) == before
+    assert [process.returncode for process in processes] == [0, 0]
+
+
+def test_a_worker_process_ends_when_the_one_that_started_it_is_killed(tmp_path):
+    program = (
+        "import os, signal\n"
+        "from numpyvit.train import WorkerPool\n"
+        "pool = WorkerPool(2).__enter__()\n"
+        "print(pool._others[0]._process.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    worker = int(done.stdout)
+    for _ in range(500):
+        if not Path(f"/proc/{worker}").exists():
+            return
+        time.sleep(0.02)
+    pytest.fail("the worker process outlived its parent")
 
 
 def test_without_threadpoolctl_one_line_says_so(monkeypatch, capsys):
@@ -281,11 +325,11 @@ def test_memory_options_are_set_where_the_c_library_has_them(
             return 1
 
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Library)
-    parallel.keep_freed_memory()
+    memory.keep_freed_memory()
     assert sorted(option for option, _ in calls) == [-3, -2, -1]
     assert all(size > 0 for _, size in calls)
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    assert parallel.keep_freed_memory() is None
+    assert memory.keep_freed_memory() is None

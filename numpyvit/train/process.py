@@ -1,0 +1,180 @@
+"""A worker process: tasks go in through a pipe, what they return comes back through another.
+
+Threads would share the interpreter's lock, and a training step takes it thousands of times: two of
+them did the work of one and a half. A process has a lock of its own. It is a fresh interpreter that
+imports this module and nothing of the program that started it, so that program needs no guard
+against being run twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO
+
+import numpy
+
+from numpyvit.train.memory import keep_freed_memory
+
+Task = Callable[..., Any]
+
+_PIPE_BYTES = 1 << 20
+_COMMAND = "from numpyvit.train.process import serve; serve()"
+_TASK, _CALL, _RETURNED, _RAISED = range(4)
+_BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Packed:
+    """An object on its way to another process: its structure, and apart from it its arrays."""
+
+    def __init__(self, value: Any) -> None:
+        arrays: list[pickle.PickleBuffer] = []
+        self.structure = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
+        self.arrays = [array.raw() for array in arrays]
+
+
+class WorkerProcess:
+    """The near end of a worker process, for one thread at a time.
+
+    With `single_threaded` its BLAS gets one thread, otherwise as many as here.
+    """
+
+    def __init__(self, *, single_threaded: bool) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        if single_threaded:
+            environment |= dict.fromkeys(_BLAS_VARIABLES, "1")
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _COMMAND],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            pipesize=_PIPE_BYTES,
+        )
+
+    def set_task(self, task: Packed) -> None:
+        """Make this the task of the calls that follow."""
+        self._write(_TASK, task)
+
+    def call(self, arguments: Sequence[Any]) -> Any:
+        """What the task returns for `arguments`; what it raises is raised here.
+
+        Raises RuntimeError when the process ended meanwhile.
+        """
+        self._write(_CALL, Packed((tuple(arguments), numpy.geterr())))
+        try:
+            kind, structure, arrays = _read(self._process.stdout)  # type: ignore[arg-type]
+        except EOFError:
+            raise self._ended() from None
+        value = pickle.loads(structure, buffers=arrays)
+        if kind == _RAISED:
+            raise value
+        return value
+
+    def close(self) -> None:
+        """End the process and wait for it."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]
+        self._process.wait()
+
+    def _write(self, kind: int, content: Packed) -> None:
+        try:
+            _write(self._process.stdin, kind, content)  # type: ignore[arg-type]
+        except BrokenPipeError:
+            raise self._ended() from None
+
+    def _ended(self) -> RuntimeError:
+        return RuntimeError(
+            f"[WorkerPool] a worker process ended with status {self._process.wait()}; if memory "
+            "was short, take fewer workers"
+        )
+
+
+def serve() -> None:
+    """The far end: obey what comes in through stdin, until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the process that started this
+    keep_freed_memory()
+    inward, outward = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a task prints stays out of the pipe
+    task: Task = _no_task
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            kind, structure, arrays = _read(inward)
+            if kind == _TASK:
+                task = _unpacked(structure, arrays)
+            else:
+                _write(outward, *_outcome(task, structure, arrays))
+
+
+def _unpacked(structure: bytes, arrays: list[numpy.ndarray]) -> Task:
+    """The task; where it cannot be built here, one that raises why."""
+    try:
+        return pickle.loads(structure, buffers=arrays)
+    except Exception as error:  # noqa: BLE001 (whatever it is, the first call raises it)
+        return _Raising(_portable(error))
+
+
+class _Raising:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __call__(self, *arguments: Any) -> Any:
+        raise self.error
+
+
+_no_task = _Raising(RuntimeError("[WorkerPool] called before a task was set"))
+
+
+def _outcome(task: Task, structure: bytes, arrays: list[numpy.ndarray]) -> tuple[int, Packed]:
+    try:
+        arguments, errors = pickle.loads(structure, buffers=arrays)
+        with numpy.errstate(**errors):
+            return _RETURNED, Packed(task(*arguments))
+    except Exception as error:  # noqa: BLE001 (it is raised where the task was called)
+        return _RAISED, Packed(_portable(error))
+
+
+def _portable(error: Exception) -> Exception:
+    """`error` with its trace as a note; a RuntimeError in its place if it cannot be pickled."""
+    trace = "".join(traceback.format_exception(error))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 (an error's own constructor may raise anything)
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(f"in a worker process:\n{trace}")
+    return error
+
+
+def _write(pipe: BinaryIO, kind: int, content: Packed) -> None:
+    sizes = [len(content.structure), *(array.nbytes for array in content.arrays)]
+    pipe.write(struct.pack(f"<2Q{len(sizes)}Q", kind, len(sizes), *sizes))
+    pipe.write(content.structure)
+    for array in content.arrays:
+        pipe.write(array)
+    pipe.flush()
+
+
+def _read(pipe: BinaryIO) -> tuple[int, bytes, list[numpy.ndarray]]:
+    """Kind, structure and arrays (as bytes) of what comes next."""
+    kind, count = struct.unpack("<2Q", _exactly(pipe, 16))
+    size, *sizes = struct.unpack(f"<{count}Q", _exactly(pipe, 8 * count))
+    structure = _exactly(pipe, size)
+    arrays = [numpy.empty(size, numpy.uint8) for size in sizes]
+    for array in arrays:
+        if pipe.readinto(array) != array.nbytes:  # type: ignore[attr-defined]
+            raise EOFError
+    return kind, structure, arrays
+
+
+def _exactly(pipe: BinaryIO, size: int) -> bytes:
+    data = pipe.read(size)
+    if len(data) != size:
+        raise EOFError
+    return data
