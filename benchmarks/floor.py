@@ -25,7 +25,6 @@ Python" is what no op accounts for: the tape, the modules, cutting and adding up
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,11 +50,11 @@ from benchmarks.floor_work import (
 )
 from benchmarks.op_times import Stopwatch, timed_ops
 from benchmarks.side_by_side import parser, print_rows, race, rows_of, save
+from benchmarks.step import TrainingStep
 from numpyvit import no_grad
-from numpyvit.models import create_model
-from numpyvit.optim import AdamW
+from numpyvit.models import create_model, model_config
 from numpyvit.threads import limit_threads, single_threaded_blas
-from numpyvit.train import WorkerPool, available_cores, set_gradients
+from numpyvit.train import WorkerPool, available_cores
 from numpyvit.train.step import micro_batch_for
 
 NAME = "floor"
@@ -114,28 +113,6 @@ class Floor:
         return rows
 
 
-class TrainingStep:
-    """One AdamW step on an open pool; noted by kind of op where there is a stopwatch."""
-
-    def __init__(self, model: Any, batch_size: int, pool: WorkerPool) -> None:
-        rng = numpy.random.default_rng(0)
-        side = model.config.image_size
-        self.images = rng.standard_normal((batch_size, 3, side, side), numpy.float32)
-        self.labels = rng.integers(0, model.config.num_classes, batch_size)
-        self.model, self.pool, self.count = model, pool, 0
-        self.optimizer = AdamW(model.parameters(), lr=1e-3)
-
-    def __call__(self, watch: Stopwatch | None = None) -> None:
-        """Take the step."""
-        seed = (0, self.count)
-        set_gradients(self.model, self.images, self.labels, self.pool, seed=seed)
-        if watch is None:
-            self.optimizer.step()
-        else:
-            watch.time(UPDATE, self.optimizer.step)
-        self.count += 1
-
-
 class Profile:
     """Seconds by kind of op of calls of `run(watch)`."""
 
@@ -156,20 +133,19 @@ class Profile:
 
 def training(name: str, batch_size: int, dropout: float, rounds: int) -> dict[str, Any]:
     """Rates, steps of one worker and of all cores, and a step by op, in turn."""
-    overrides = {"dropout": dropout, "attention_dropout": dropout}
-
-    def step(stack: contextlib.ExitStack, workers: int) -> TrainingStep:
-        model = create_model(name, **overrides).train()
-        return TrainingStep(model, batch_size, stack.enter_context(WorkerPool(workers)))
-
-    config = create_model(name, **overrides).config
+    config = model_config(name, dropout=dropout, attention_dropout=dropout)
     images = min(micro_batch_for(config), batch_size)
-    with contextlib.ExitStack() as stack:
-        one, all_cores = step(stack, 1), step(stack, available_cores())
+    with WorkerPool(1) as alone, WorkerPool(available_cores()) as together:
+        one, all_cores = (TrainingStep(config, batch_size, pool) for pool in (alone, together))
+
+        def watched(watch: Stopwatch) -> None:
+            one.forward_and_back()
+            watch.time(UPDATE, one.optimizer.step)
+
         work = training_work(config, images)
         floor = Floor(work, batch_size / images, update_work(config))
         title = f"training step, {name}, batch {batch_size}, dropout {dropout:g}"
-        return measured(title, floor, one, all_cores, Profile(one), rounds)
+        return measured(title, floor, one, all_cores, Profile(watched), rounds)
 
 
 def inference(name: str, batch_size: int, rounds: int) -> dict[str, Any]:
@@ -201,8 +177,8 @@ def inference(name: str, batch_size: int, rounds: int) -> dict[str, Any]:
 def measured(
     title: str,
     floor: Floor,
-    one: Callable[[], None],
-    all_cores: Callable[[], None],
+    one: Callable[[], object],
+    all_cores: Callable[[], object],
     profile: Profile,
     rounds: int,
     rates: Callable[[], None] | None = None,
