@@ -64,15 +64,20 @@ class ArrayViT:
 
     def attention(self, x: Array, p: dict[str, Array]) -> Array:
         b, n, d = x.shape
-        heads = self.config["num_heads"]
-        qkv = self.linear(x, p["attn.qkv.weight"], p["attn.qkv.bias"])
-        # b n (3 h k) -> 3 b h n k
-        q, k, v = self.xp.transpose(qkv.reshape(b, n, 3, heads, d // heads), (2, 0, 3, 1, 4))
-        q = q * (d // heads) ** -0.5
+        weight = p["attn.qkv.weight"].reshape(3, d, d)
+        bias = p["attn.qkv.bias"].reshape(3, d)
+        # Three projections: cutting up the result of one is slow to go back through.
+        q, k, v = (self.heads(self.linear(x, weight[i], bias[i])) for i in range(3))
+        q = q * q.shape[-1] ** -0.5
         weights = self.softmax(self.xp.matmul(q, self.xp.swapaxes(k, -1, -2)))
         y = self.xp.matmul(self.dropout(weights, "attention_dropout"), v)
         y = self.xp.swapaxes(y, 1, 2).reshape(b, n, d)
         return self.linear(y, p["attn.proj.weight"], p["attn.proj.bias"])
+
+    def heads(self, x: Array) -> Array:
+        b, n, d = x.shape
+        count = self.config["num_heads"]
+        return self.xp.swapaxes(x.reshape(b, n, count, d // count), 1, 2)  # b n (h k) -> b h n k
 
     def mlp(self, x: Array, p: dict[str, Array]) -> Array:
         x = self.gelu(self.linear(x, p["mlp.fc1.weight"], p["mlp.fc1.bias"]))

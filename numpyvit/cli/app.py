@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from numpyvit.backend import suggest
-from numpyvit.cli import attention, common, errors, evaluate, models, predict, train
+from numpyvit.cli import attention, bench, common, errors, evaluate, models, predict, train
 
 ABOUT = """\
 A Vision Transformer in plain NumPy: train one, test it, use it, look inside.
@@ -30,6 +30,7 @@ COMMANDS: dict[str, ModuleType] = {
     "predict": predict,
     "attention": attention,
     "models": models,
+    "bench": bench,
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 
 import numpyvit
 
-COMMANDS = ("train", "evaluate", "predict", "attention", "models")
+COMMANDS = ("train", "evaluate", "predict", "attention", "models", "bench")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
