@@ -1,20 +1,26 @@
 """Scaled dot-product attention, fused: softmax(q k^T * scale + bias) v (Vaswani et al. 2017).
 
-The matrix of N x N weights is by far the largest thing here, so it is passed over as rarely as
-possible. It is never normalised: with E = exp(scores) and row sums r, the output is (E v) / r, and
-in the gradient every 1/r moves onto an (N, K) array as well. The softmax's own gradient needs the
-row sums of (weights * dweights), which equal those of (output * doutput), K values a row, not N.
+The matrices of N x M weights are by far the largest thing here. They are worked on a few heads at a
+time, so that they stay in a core's cache from one pass to the next, and passed over as rarely as
+possible. They are never normalised: with E = exp(scores) and row sums r, the output is (E v) / r,
+and in the gradient every 1/r moves onto an (N, K) array as well. The softmax's own gradient needs
+the row sums of (weights * dweights), which equal those of (output * doutput), K values a row.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from numpyvit.backend import Array, Generator, array_module, matmul_into
+from numpyvit.backend import Array, Generator, array_module, device_of, matmul_into
 from numpyvit.ops.regularization import keep_mask
 from numpyvit.ops.types import Needs, OpResult, sum_to
+from numpyvit.threads import run_tiles
 
 _SAFE_EXPONENT = 30.0  # exp of +-30 is far from float32's limits: no row needs shifting
+_PIECE = 1 << 17  # weights worked on at a time: with their gradients they fit a core's cache
+
+Piece = tuple[int | slice, ...]
 
 
 def attention(
@@ -43,7 +49,8 @@ def attention(
             for array, need in zip((q, k, v), needs, strict=False)
         )
         bias_needed = bias is not None and needs[3]
-        dscores = backward(dy, dq, dk, dv, bias_needed)
+        dscores = xp.empty((*q.shape[:-1], k.shape[-2]), q.dtype) if bias_needed else None
+        backward(dy, dq, dk, dv, dscores)
         dbias = sum_to(dscores, bias) if bias_needed else None
         return (dq, dk, dv, dbias)[: len(needs)]
 
@@ -83,7 +90,7 @@ def packed_attention(
         dqkv = xp.empty(qkv.shape, qkv.dtype)
         dqkv[:, asking:, :d] = 0
         dq, dk, dv = _heads_of(dqkv, 3, num_heads)
-        backward(_heads_of(dy, 1, num_heads)[0], dq[:, :, :asking], dk, dv, False)
+        backward(_heads_of(dy, 1, num_heads)[0], dq[:, :, :asking], dk, dv, None)
         return (dqkv,)
 
     return y, pullback
@@ -97,49 +104,87 @@ def _heads_of(packed: Array, parts: int, num_heads: int) -> Array:
 
 
 def _attend(q, k, v, bias, y, scale, dropout, rng):  # type: ignore[no-untyped-def]
-    """Write attention into `y`; return a function (dy, dq, dk, dv, scores_needed) to go back.
+    """Write attention into `y`; return a function (dy, dq, dk, dv, dscores) to go back.
 
-    That function fills dq, dk and dv, leaves out those that are None, and returns the gradient of
-    the scores, which is also the bias's; None where only dv is wanted.
+    That function fills the gradients, those of the scores as well, and leaves out what is None.
     """
-    xp = array_module(q)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    q = xp.multiply(q, scale, out=xp.empty(q.shape, q.dtype))  # contiguous, whatever q was
-    k_t = xp.ascontiguousarray(k.swapaxes(-1, -2))
-    exp_scores = _stable_exp(q @ k_t, bias)
-    ones = xp.ones(k.shape[-2], q.dtype)
-    inverse_sum = (1 / (exp_scores @ ones))[..., None]
-    kept = exp_scores
-    if dropout:
-        keep = keep_mask(exp_scores.shape, dropout, rng, like=q)
-        kept = exp_scores * keep
-        inverse_keep = 1 / (1 - dropout)
-    weighted = kept @ v
-    weighted *= inverse_sum * inverse_keep if dropout else inverse_sum
-    y[...] = weighted
+    shape = (*q.shape[:-1], k.shape[-2])
+    bias = None if bias is None else array_module(bias).broadcast_to(bias, shape)
+    keep = keep_mask(shape, dropout, rng, like=q) if dropout else None
+    pieces = _pieces(shape[:-2], _PIECE / math.prod(shape[-2:])) if device_of(q) == "cpu" else [()]
+    ways_back: list[Any] = [None] * len(pieces)
+
+    def forward(index: int) -> None:
+        parts = _parts(pieces[index], q, k, v, bias, y, keep)
+        ways_back[index] = _attend_at_once(scale, dropout, *parts)
+
+    def backward(*gradients: Array | None) -> None:
+        run_tiles(lambda i: ways_back[i](*_parts(pieces[i], *gradients)), len(pieces))
+
+    run_tiles(forward, len(pieces))
+    return backward
+
+
+def _pieces(shape: tuple[int, ...], heads: float) -> list[Piece]:
+    """Indices that cut leading axes `shape` into pieces of about `heads` matrices."""
+    if not shape:
+        return [()]
+    inner = math.prod(shape[1:])
+    if len(shape) > 1 and inner > heads:
+        return [(i, *rest) for i in range(shape[0]) for rest in _pieces(shape[1:], heads)]
+    step = max(round(heads / inner), 1)
+    return [(slice(start, start + step),) for start in range(0, shape[0], step)]
+
+
+def _parts(piece: Piece, *arrays: Array | None) -> list[Array | None]:
+    return [None if array is None else array[piece] for array in arrays]
+
+
+def _attend_at_once(scale, dropout, q, k, v, bias, y, keep):  # type: ignore[no-untyped-def]
+    """`_attend` for a piece, with all weights in memory and kept for the way back."""
+    xp = array_module(q)
+    weights = _stable_exp(q @ _transposed(k, scale), bias)
+    inverse_sum = 1 / (weights @ xp.ones(k.shape[-2], q.dtype))[..., None]
+    kept = weights if keep is None else weights * keep
+    inverse = inverse_sum if keep is None else inverse_sum * (1 / (1 - dropout))
+    xp.multiply(kept @ v, inverse, out=y)
 
     def backward(
-        dy: Array, dq: Array | None, dk: Array | None, dv: Array | None, scores_needed: bool
-    ) -> Array | None:
-        scaled = dy * (inverse_sum * inverse_keep if dropout else inverse_sum)
+        dy: Array, dq: Array | None, dk: Array | None, dv: Array | None, dscores: Array | None
+    ) -> None:
+        scaled = dy * inverse
         if dv is not None:
             matmul_into(kept.swapaxes(-1, -2), scaled, dv)
-        if dq is None and dk is None and not scores_needed:
-            return None
-        row_sum = xp.einsum("...k,...k->...", dy, weighted)[..., None]
-        row_sum *= inverse_sum
-        dscores = scaled @ xp.ascontiguousarray(v.swapaxes(-1, -2))
-        if dropout:
-            dscores *= keep
-        dscores -= row_sum
-        dscores *= exp_scores
+        if dq is None and dk is None and dscores is None:
+            return
+        row_sum = xp.einsum("...k,...k->...", dy, y)[..., None] * inverse_sum
+        # Scaling K values a row is cheaper than N, but the bias's gradient is not scaled.
+        early = scale if dscores is None else 1.0
+        row_sum *= early
+        slopes = scaled @ _transposed(v, early)
+        if keep is None:
+            slopes -= row_sum
+            slopes *= weights
+        else:
+            slopes *= kept
+            slopes -= xp.multiply(weights, row_sum, out=weights)
+        if dscores is not None:
+            dscores[...] = slopes
+            slopes *= scale
         if dq is not None:
-            xp.multiply(dscores @ k, scale, out=dq)
+            matmul_into(slopes, k, dq)
         if dk is not None:
-            matmul_into(dscores.swapaxes(-1, -2), q, dk)
-        return dscores
+            matmul_into(slopes.swapaxes(-1, -2), q, dk)
 
     return backward
+
+
+def _transposed(a: Array, scale: float) -> Array:
+    """A contiguous copy of `a` with its last two axes swapped, times `scale`."""
+    copy = array_module(a).array(a.swapaxes(-1, -2), order="C")
+    copy *= scale
+    return copy
 
 
 def _stable_exp(scores: Array, bias: Array | None) -> Array:
