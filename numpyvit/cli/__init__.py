@@ -1,4 +1,4 @@
-"""The command line: `numpyvit train`, `evaluate`, `predict`, `attention`, `models`."""
+"""The command line: `numpyvit train`, `evaluate`, `predict`, `attention`, `models`, `bench`."""
 
 # Each file imports only from those above it, which is not the alphabet's order.
 from __future__ import annotations
@@ -10,6 +10,17 @@ from numpyvit.cli import evaluate
 from numpyvit.cli import predict
 from numpyvit.cli import attention
 from numpyvit.cli import models
+from numpyvit.cli import bench
 from numpyvit.cli.app import main
 
-__all__ = ["attention", "common", "errors", "evaluate", "main", "models", "predict", "train"]
+__all__ = [
+    "attention",
+    "bench",
+    "common",
+    "errors",
+    "evaluate",
+    "main",
+    "models",
+    "predict",
+    "train",
+]
