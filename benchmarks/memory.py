@@ -12,8 +12,8 @@ Worker processes are counted in full: the figure is the sum of the peaks of all 
 sum of what each held after its imports, before its first task. Processes need not peak at the same
 moment and share pages, so the sum is at least what the machine must have. What the workers' own
 imports take is in a column of its own, and in "in all", which is imports and peak together.
-PyTorch's imports contain numpyvit, which
-draws its weights. First losses are compared where there is no dropout.
+PyTorch's imports contain numpyvit, which draws the weights for both. First losses are compared
+where there is no dropout.
 """
 
 from __future__ import annotations
