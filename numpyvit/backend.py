@@ -5,14 +5,18 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy
 
 Array = Any  # a numpy.ndarray or a cupy.ndarray: their interfaces agree, their types do not
-Generator = numpy.random.Generator  # randomness is drawn on the CPU, whatever the array library
+# Randomness is drawn on the CPU, whatever the array library. A text: to load it takes a while.
+Generator: TypeAlias = "numpy.random.Generator"
+
+# A few arrays of this size fit a core's cache (L2, 1 MB or more); smaller ones cost more calls.
+_STRETCH_BYTES = 1 << 18
 
 _PACKAGE_OF_MODULE = {"PIL": "Pillow"}
 _PIP_NAME = {"PIL": "pillow", "cupy": "cupy-cuda12x"}
@@ -74,6 +78,27 @@ def matmul_into(a: Array, b: Array, out: Array) -> None:
         numpy.matmul(a, b, out=out)
     else:
         out[...] = a @ b
+
+
+def stretches(*arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """The same stretch of all `arrays`, flat, one after the other; what is written shows in them.
+
+    A chain of operations on one stretch stays in a core's cache, where the whole arrays would go
+    through memory at every link. Arrays of one shape. They come whole where cutting does not pay or
+    would have to copy: small ones, CuPy's (a launch costs more than it saves), and those that are
+    not contiguous.
+    """
+    first = arrays[0]
+    length = _STRETCH_BYTES // first.itemsize
+    if first.ndim == 0:  # arithmetic on these would give scalars, which cannot be written to
+        arrays = tuple(array.reshape(1) for array in arrays)
+    contiguous = all(array.flags.c_contiguous for array in arrays)
+    if first.size <= length or not contiguous or array_module(*arrays) is not numpy:
+        yield arrays
+        return
+    flat = [array.reshape(-1) for array in arrays]
+    for start in range(0, first.size, length):
+        yield tuple(array[start : start + length] for array in flat)
 
 
 def erf_on_gpu(x: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from numpyvit.backend import Array, array_module
+from numpyvit.backend import Array, array_module, stretches
 from numpyvit.ops.special import erf
 from numpyvit.ops.types import OpResult
 
@@ -30,52 +30,58 @@ def silu(x: Array, /) -> OpResult:
 def gelu(x: Array, /) -> OpResult:
     """Exact GELU (Hendrycks and Gimpel 2016): `x * P(Z <= x)` = `x * (1 + erf(x / sqrt 2)) / 2`."""
     xp = array_module(x)
-    cdf = erf(x * math.sqrt(0.5))
-    cdf += 1
-    cdf *= 0.5
+    y, cdf = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
+    for x_, y_, cdf_ in stretches(x, y, cdf):
+        xp.multiply(x_, math.sqrt(0.5), out=cdf_)
+        erf(cdf_, out=cdf_)
+        cdf_ += 1
+        cdf_ *= 0.5
+        xp.multiply(x_, cdf_, out=y_)
 
     def pullback(dy: Array) -> tuple[Array]:
-        dx = xp.asarray(x * x)  # density: exp(-x^2 / 2) / sqrt(2 pi)
-        dx *= -0.5
-        xp.exp(dx, out=dx)
-        dx *= 1 / math.sqrt(2 * math.pi)
-        dx *= x
-        dx += cdf
-        dx *= dy
-        return (dx,)
+        for x_, cdf_, dy_ in stretches(x, cdf, dy):  # dx = dy * (cdf + x * density), in cdf's place
+            density = xp.multiply(x_, x_)
+            density *= -0.5
+            xp.exp(density, out=density)
+            density *= 1 / math.sqrt(2 * math.pi)
+            density *= x_
+            cdf_ += density
+            cdf_ *= dy_
+        return (cdf,)
 
-    return x * cdf, pullback
+    return y, pullback
 
 
 def gelu_tanh(x: Array, /) -> OpResult:
-    """GELU's tanh form: `x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) / 2`.
+    """GELU's tanh form: `x * gate`, `gate = (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) / 2`.
 
     Up to 4.7e-4 away from the exact form; the one that Flax and the tiny CIFAR ViT use.
     """
     xp = array_module(x)
     slope, cubic = math.sqrt(2 / math.pi), math.sqrt(2 / math.pi) * 0.044715
-    t = xp.asarray(x * x)  # products, not powers: x**3 alone would take longer than the rest
-    t *= cubic
-    t += slope
-    t *= x
-    xp.tanh(t, out=t)
-    y = t + 1
-    y *= x
-    y *= 0.5
+    y, gate = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
+    for x_, y_, gate_ in stretches(x, y, gate):
+        xp.multiply(x_, x_, out=gate_)  # products: x**3 alone would take longer than the rest
+        gate_ *= cubic
+        gate_ += slope
+        gate_ *= x_
+        xp.tanh(gate_, out=gate_)
+        gate_ *= 0.5
+        gate_ += 0.5
+        xp.multiply(x_, gate_, out=y_)
 
     def pullback(dy: Array) -> tuple[Array]:
-        dx = x * x  # (1 + t + (1 - t^2) (slope + 3 cubic x^2) x) / 2
-        dx *= 3 * cubic
-        dx += slope
-        dx *= x
-        sech2 = xp.asarray(t * t)
-        xp.subtract(1, sech2, out=sech2)
-        dx *= sech2
-        dx += t
-        dx += 1
-        dx *= 0.5
-        dx *= dy
-        return (dx,)
+        # dx = dy * (gate + x gate'), in gate's place. It is a sigmoid, and x gate = y, so
+        # x gate' = y (1 - gate) 2 (slope + 3 cubic x^2).
+        for x_, y_, gate_, dy_ in stretches(x, y, gate, dy):
+            rise = xp.multiply(x_, x_)
+            rise *= 6 * cubic
+            rise += 2 * slope
+            rise *= y_
+            rise *= 1 - gate_
+            gate_ += rise
+            gate_ *= dy_
+        return (gate,)
 
     return y, pullback
 

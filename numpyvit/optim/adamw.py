@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from numpyvit.backend import Array, array_module
-from numpyvit.optim.optimizer import Group, Optimizer, Parameters, chunks
+from numpyvit.backend import Array, array_module, stretches
+from numpyvit.optim.optimizer import Group, Optimizer, Parameters
 
 
 class AdamW(Optimizer):
@@ -46,7 +46,7 @@ class AdamW(Optimizer):
             zeros_like = array_module(value).zeros_like
             state.update(step=0, exp_avg=zeros_like(value), exp_avg_sq=zeros_like(value))
         state["step"] += 1
-        for arrays in chunks(value, gradient, state["exp_avg"], state["exp_avg_sq"]):
+        for arrays in stretches(value, gradient, state["exp_avg"], state["exp_avg_sq"]):
             self._update_chunk(*arrays, group=group, step=state["step"])
 
     def _update_chunk(

@@ -7,15 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from numpyvit.backend import Array, array_module, device_of, to_device, to_numpy
+from numpyvit.backend import Array, device_of, to_device, to_numpy
 from numpyvit.tensor import Tensor
 
 Group = dict[str, Any]
 Parameters = Iterable[Tensor] | Iterable[Mapping[str, Any]]
-
-# Values updated in one go. The six arrays of an AdamW step then stay in a cache of 1 MB, which
-# halves the time of a large layer (docs/decisions.md).
-CHUNK = 32_768
 
 
 class Optimizer:
@@ -181,24 +177,6 @@ class Optimizer:
         for group in self.param_groups:
             for parameter in group["params"]:
                 yield parameter, group
-
-
-def chunks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
-    """The same stretch of all `arrays`, flat, one after the other; what is written shows in them.
-
-    Arrays of one shape. They come whole where cutting does not pay or would have to copy: small
-    ones, CuPy's (a launch costs more than it saves), and those that are not contiguous.
-    """
-    size = arrays[0].size
-    if arrays[0].ndim == 0:  # arithmetic on these would give scalars, which cannot be written to
-        arrays = tuple(array.reshape(1) for array in arrays)
-    contiguous = all(array.flags.c_contiguous for array in arrays)
-    if size <= CHUNK or not contiguous or array_module(*arrays) is not np:
-        yield arrays
-        return
-    flat = [array.reshape(-1) for array in arrays]
-    for start in range(0, size, CHUNK):
-        yield tuple(array[start : start + CHUNK] for array in flat)
 
 
 def _fits(text: str, items: list[Any]) -> bool:

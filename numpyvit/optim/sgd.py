@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from numpyvit.backend import Array, array_module
-from numpyvit.optim.optimizer import Group, Optimizer, Parameters, chunks
+from numpyvit.backend import Array, array_module, stretches
+from numpyvit.optim.optimizer import Group, Optimizer, Parameters
 
 
 class SGD(Optimizer):
@@ -53,14 +53,14 @@ class SGD(Optimizer):
             float(group[name]) for name in ("lr", "momentum", "dampening", "weight_decay")
         )
         if not momentum:
-            for p, g in chunks(value, gradient):
+            for p, g in stretches(value, gradient):
                 p -= lr * (g + weight_decay * p if weight_decay else g)
             return
         keep, take = momentum, 1 - dampening
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = array_module(value).zeros_like(value)
             keep, take = 0.0, 1.0
-        for p, g, u in chunks(value, gradient, state["momentum_buffer"]):
+        for p, g, u in stretches(value, gradient, state["momentum_buffer"]):
             if weight_decay:
                 g = g + weight_decay * p
             u *= keep

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tolerances import assert_same_bits
 
-from numpyvit import Tensor, create_model
+from numpyvit import Tensor, backend, create_model
 from numpyvit.backend import array_module, device_of, require, suggest, to_device, to_numpy
 
 
@@ -107,3 +108,24 @@ def test_require_names_pillow_by_its_package(monkeypatch: pytest.MonkeyPatch) ->
 def test_suggest_names_the_nearest_and_then_all() -> None:
     assert suggest("gleu", ["relu", "gelu"]) == "did you mean 'gelu'? known: relu, gelu"
     assert suggest("zzz", ["relu", "gelu"]) == "known: relu, gelu"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_stretches_cover_every_value_once_and_show_what_is_written(dtype: str) -> None:
+    size = 2 * backend._STRETCH_BYTES // np.dtype(dtype).itemsize + 7
+    source, target = np.arange(size, dtype=dtype).reshape(1, size), np.zeros((1, size), dtype)
+    parts = list(backend.stretches(source, target))
+    assert len(parts) == 3
+    for a, b in parts:
+        b += a
+    assert_same_bits(target, source)
+
+
+def test_stretches_come_whole_where_cutting_does_not_pay_or_would_copy() -> None:
+    small, large = np.zeros((2, 3)), np.zeros((3, backend._STRETCH_BYTES))
+    assert next(backend.stretches(small))[0] is small
+    assert next(backend.stretches(large, large.T.copy().T))[0] is large
+    number = np.zeros(())
+    for (part,) in backend.stretches(number):
+        part += 1
+    assert number == 1

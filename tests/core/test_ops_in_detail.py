@@ -13,7 +13,7 @@ import pytest
 from core import naive
 from tolerances import MAX_ULP, assert_close, assert_same_bits, max_ulp
 
-from numpyvit import ops
+from numpyvit import backend, ops
 
 
 def test_erf_in_float32_is_the_standard_librarys_to_float32s_spacing() -> None:
@@ -293,3 +293,15 @@ def test_a_bias_that_would_be_broadcast_is_refused(op: Any) -> None:
     weight = np.ones((3, 3)) if op is ops.linear else np.ones(3)
     with pytest.raises(ValueError, match=r"a bias \("):
         op(np.ones((2, 3)), weight, np.ones(1))
+
+
+@pytest.mark.parametrize("op", [ops.gelu, ops.gelu_tanh])
+def test_a_large_gelu_is_that_of_its_pieces(op, rng):
+    x, dy = rng.standard_normal((2, 3, 70_000), np.float32)
+    assert x.nbytes > 3 * backend._STRETCH_BYTES
+    y, pullback = op(x)
+    (dx,) = pullback(dy)
+    for row, dy_row, y_row, dx_row in zip(x, dy, y, dx, strict=True):
+        y_alone, pullback = op(row.copy())
+        assert_same_bits(y_row, y_alone)
+        assert_same_bits(dx_row, pullback(dy_row)[0])

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tolerances import as_numpy, assert_close, assert_same_bits
 
+from numpyvit import backend
 from numpyvit.nn import Parameter
 from numpyvit.optim import SGD, Adam, AdamW, LambdaLR, Optimizer
-from numpyvit.optim.optimizer import CHUNK
 
 STEPS = 50
 SHAPES = ((4, 3), (3,), (), (2, 1, 5))
@@ -124,10 +124,10 @@ def test_the_update_is_in_place_keeps_the_dtype_and_leaves_gradients_alone(
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_large_parameter_is_updated_in_chunks_to_the_same_bits(
+def test_a_large_parameter_is_updated_in_stretches_to_the_same_bits(
     name: str, dtype: np.dtype, rng: np.random.Generator
 ) -> None:
-    shape = (3, CHUNK // 2 + 7)
+    shape = (3, backend._STRETCH_BYTES // 8 + 7)
     value, gradients = rng.normal(size=shape).astype(dtype), rng.normal(size=(3, *shape))
     whole = Parameter(value.copy())
     rows = [Parameter(row.copy()) for row in value]
