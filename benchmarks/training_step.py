@@ -2,15 +2,20 @@
 
     python -m benchmarks training_step
     python -m benchmarks training_step --python312 venv312/bin/python
+    python -m benchmarks training_step --keep-freed-memory
 
 Every contender lives in a process of its own, so that neither BLAS limits nor idle threads of one
 slow down another. All start from the same weights and see the same batch. Losses, gradients and
 updated weights are compared, without dropout, before anything is timed. NumPy's libraries are so
 slow that they take part in fewer rounds, and not in the cases with dropout.
+
+numpyvit asks glibc to keep what arrays free; other libraries leave that to their users, and most of
+these leave it at the default. With --keep-freed-memory every contender is started so.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import os
@@ -37,7 +42,13 @@ from numpyvit.train import available_cores
 NAME = "training_step"
 
 OURS, TORCH, LIBRARIES = "numpyvit", "PyTorch", "NumPy library"
-SLOW_ROUNDS = 4  # of the libraries, which take several times as long as the others
+# What numpyvit.train.parallel.keep_freed_memory sets, as glibc reads it from the environment.
+KEEP_FREED_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 28),
+}
+SLOW_ROUNDS = 3  # of the libraries, which take several times as long as the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +64,10 @@ class Setting:
         """For tables and plots."""
         return f"{self.model}, batch {self.batch}, dropout {self.dropout:g}"
 
-    def case(self, dropout: float) -> Case:
+    def case(self) -> Case:
         """Weights and batch, drawn from a fixed seed."""
-        model = create_model(self.model, dropout=dropout, attention_dropout=dropout)
+        rates = {"dropout": self.dropout, "attention_dropout": self.dropout}
+        model = create_model(self.model, **rates)
         weights = {name: array.copy() for name, array in model.state_dict().items()}
         config, rng = model.config, numpy.random.default_rng(0)
         shape = (self.batch, config.in_channels, config.image_size, config.image_size)
@@ -81,14 +93,21 @@ class Entry:
     remote: Remote
 
 
-def enter(stack: contextlib.ExitStack, python312: str | None, compiled: bool) -> dict[str, Entry]:
+def enter(
+    stack: contextlib.ExitStack,
+    *,
+    python312: str | None,
+    compiled: bool,
+    environment: dict[str, str],
+) -> dict[str, Entry]:
     """Start every contender that is installed; the others are named, with the reason."""
     entries: dict[str, Entry] = {}
     cores = available_cores()
 
     def add(name: str, kind: str, factory: str, **options: Any) -> None:
         try:
-            remote = stack.enter_context(Remote(f"benchmarks.contenders.{factory}", **options))
+            made = Remote(f"benchmarks.contenders.{factory}", environment=environment, **options)
+            remote = stack.enter_context(made)
         except (OSError, RuntimeError) as error:
             print(f"skipped: {name}: {error}", flush=True)
         else:
@@ -203,8 +222,30 @@ def summary(title: str, rows: list[Row], kinds: dict[str, str]) -> Row:
     }
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Check, time, print, save, draw."""
+def compete(
+    entries: dict[str, Entry], setting: Setting, rounds: int
+) -> tuple[list[Row], Row, dict[str, Any]]:
+    """Rows, summary and agreement (empty with dropout) of one setting."""
+    case = setting.case()
+    kinds = {name: entry.kind for name, entry in entries.items()}
+    chosen = {
+        name: entry
+        for name, entry in entries.items()
+        if entry.kind != LIBRARIES or not setting.dropout
+    }
+    taken = prepare(chosen, case)
+    agreement = {} if setting.dropout else check(case.weights, taken)
+    seconds = race(
+        {name: entries[name].remote for name in taken},
+        rounds=rounds,
+        fewer={name: SLOW_ROUNDS for name in taken if kinds[name] == LIBRARIES},
+    )
+    rows = rows_of(setting.title, seconds, fastest(seconds, kinds, TORCH))
+    return rows, summary(setting.title, rows, kinds), agreement
+
+
+def options_of(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
     arguments = parser(__doc__ or "", rounds=15)
     arguments.add_argument(
         "--python312",
@@ -213,35 +254,37 @@ def main(argv: list[str] | None = None) -> None:
         help="interpreter that has auto-compyute (default: $NUMPYVIT_PYTHON312)",
     )
     arguments.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    options = arguments.parse_args(argv)
+    arguments.add_argument(
+        "--keep-freed-memory",
+        action="store_true",
+        help="have glibc keep what is freed, for all contenders alike; results are not saved",
+    )
+    return arguments.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Check, time, print, save, draw."""
+    options = options_of(argv)
     rows: list[Row] = []
     ratios: list[Row] = []
     agreement: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
-        entries = enter(stack, options.python312, not options.no_compile)
-        kinds = {name: entry.kind for name, entry in entries.items()}
+        entries = enter(
+            stack,
+            python312=options.python312,
+            compiled=not options.no_compile,
+            environment=KEEP_FREED_MEMORY if options.keep_freed_memory else {},
+        )
         for setting in QUICK if options.quick else SETTINGS:
-            case = setting.case(setting.dropout)
-            chosen = {
-                name: entry
-                for name, entry in entries.items()
-                if entry.kind != LIBRARIES or not setting.dropout
-            }
-            taken = prepare(chosen, case)
-            if not setting.dropout:
-                agreement[setting.title] = check(case.weights, taken)
-            seconds = race(
-                {name: entries[name].remote for name in taken},
-                rounds=options.rounds,
-                fewer={name: SLOW_ROUNDS for name in taken if kinds[name] == LIBRARIES},
-            )
-            found = rows_of(setting.title, seconds, fastest(seconds, kinds, TORCH))
+            found, ratio, agreement[setting.title] = compete(entries, setting, options.rounds)
             print_rows(found)
             rows += found
-            ratios.append(summary(setting.title, found, kinds))
+            ratios.append(ratio)
     print_rows(ratios)
-    path = save(NAME, rows, options.out, ratios=ratios, agreement=agreement, kinds=kinds)
-    draw(rows, kinds, path.with_suffix(".png"))
+    if not options.keep_freed_memory:
+        kinds = {name: entry.kind for name, entry in entries.items()}
+        path = save(NAME, rows, options.out, ratios=ratios, agreement=agreement, kinds=kinds)
+        draw(rows, kinds, path.with_suffix(".png"))
 
 
 def draw(rows: list[Row], kinds: dict[str, str], path: Path) -> None:
@@ -260,7 +303,8 @@ def draw(rows: list[Row], kinds: dict[str, str], path: Path) -> None:
     place, places = 0.0, []
     for case in cases:
         place += 1.5
-        axes.text(0.205, place - 0.95, case, fontweight="bold", va="center")
+        title = axes.text(0.205, place - 0.95, case, fontweight="bold", va="center")
+        title.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
         for row in (row for row in rows if row["case"] == case):
             ratio, scale = row["ratio"], row["ratio"] / row["median_s"]
             spread = [row["p10_s"] * scale, row["p90_s"] * scale]
@@ -272,7 +316,7 @@ def draw(rows: list[Row], kinds: dict[str, str], path: Path) -> None:
             place += 1
     ticks = [0.25, 0.5, 1, 2, 4, 8, 16]
     axes.set_xscale("log")
-    axes.set_xlim(0.2, 2 * max(1, *(row["ratio"] for row in rows)))
+    axes.set_xlim(0.2, 3 * max(1, *(row["ratio"] for row in rows)))
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.axvline(1, color="black", linewidth=0.8)
