@@ -66,8 +66,8 @@ class Setting:
 
     def case(self) -> Case:
         """Weights and batch, drawn from a fixed seed."""
-        rates = {"dropout": self.dropout, "attention_dropout": self.dropout}
-        model = create_model(self.model, **rates)
+        rate = self.dropout
+        model = create_model(self.model, dropout=rate, attention_dropout=rate)
         weights = {name: array.copy() for name, array in model.state_dict().items()}
         config, rng = model.config, numpy.random.default_rng(0)
         shape = (self.batch, config.in_channels, config.image_size, config.image_size)
