@@ -42,7 +42,10 @@ def run(name: str, options: list[str]) -> int:
     """Run one benchmark in a process of its own, so that imports and memory do not mix."""
     path = os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")]))
     # Not `-m`: worker processes that are spawned would import the benchmark as their main module.
-    command = [sys.executable, "-c", f"from benchmarks.{name} import main; main()", *options]
+    # Its first argument is what argparse takes for the program's name.
+    code = f"import sys; sys.argv[0] = 'python -m benchmarks {name}'; "
+    code += f"from benchmarks.{name} import main; main()"
+    command = [sys.executable, "-c", code, *options]
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}).returncode
 
 

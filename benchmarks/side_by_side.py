@@ -26,7 +26,7 @@ __all__ = ["Remote", "available", "parser", "print_rows", "race", "rows_of", "sa
 RESULTS = ROOT / "benchmarks" / "results"
 QUICK_ROUNDS = 3
 
-Contenders = dict[str, Callable[[], Any]]
+Contenders = Mapping[str, Callable[[], Any]]
 Row = dict[str, Any]
 
 
