@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from numpyvit import functional, models, nn
-from numpyvit.models import create_model, list_models
+# Not for use here, but from here: six imports further down, NumPy took half as long again to load,
+# as CPython 3.11 then asked for a piece of its stack and gave it back hundreds of times.
+import numpy  # noqa: F401
+
+from numpyvit import functional
 from numpyvit.tensor import Tensor, differentiable, gradients, no_grad
 
 if TYPE_CHECKING:
-    from numpyvit import check, data, explain, optim, train
+    from numpyvit import check, data, explain, models, nn, optim, train
+    from numpyvit.models import create_model, list_models
 
 __version__ = "0.1.0"
 
@@ -33,14 +36,18 @@ __all__ = [
     "train",
 ]
 
-_LOADED_WHEN_USED = {"check", "data", "explain", "optim", "train"}  # so that the import stays quick
+# Loaded when used, so that the import stays quick: parts, and what comes from one of them.
+_PARTS = {"check", "data", "explain", "models", "nn", "optim", "train"}
+_FROM_PARTS = {"create_model": "models", "list_models": "models"}
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name in _LOADED_WHEN_USED:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    part = _FROM_PARTS.get(name, name)
+    if part not in _PARTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{part}")
+    return module if name == part else getattr(module, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LOADED_WHEN_USED})
+    return sorted({*globals(), *_PARTS, *_FROM_PARTS})

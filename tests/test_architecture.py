@@ -76,7 +76,16 @@ def test_importing_the_package_loads_numpy_and_the_standard_library_only(reposit
     assert loaded - REQUIRED - {"numpyvit"} == set()
 
 
-@pytest.mark.parametrize("name", ["check", "data", "explain", "optim", "train"])
+LOADED_WHEN_USED = ["check", "data", "explain", "models", "nn", "optim", "train"]
+
+
+def run_python(code: str, repository: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.mark.parametrize("name", LOADED_WHEN_USED)
 def test_a_part_that_is_not_loaded_with_the_package_is_loaded_when_used(
     name: str, repository: Path
 ) -> None:
@@ -85,11 +94,27 @@ def test_a_part_that_is_not_loaded_with_the_package_is_loaded_when_used(
         f"assert '{name}' in dir(numpyvit); assert numpyvit.{name} is sys.modules[full]; "
         "assert not hasattr(numpyvit, 'no_such_part')"
     )
-    environment = {**os.environ, "PYTHONPATH": str(repository)}
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
-    )
+    run = run_python(code, repository)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("name", ["create_model", "list_models"])
+def test_what_the_package_lends_from_a_part_is_the_part_s_own(name: str, repository: Path) -> None:
+    code = (
+        "import sys, numpyvit; assert 'numpyvit.models' not in sys.modules; "
+        f"assert '{name}' in dir(numpyvit); from numpyvit import {name}; "
+        f"assert {name} is sys.modules['numpyvit.models'].{name}"
+    )
+    run = run_python(code, repository)
+    assert run.returncode == 0, run.stderr
+
+
+def test_importing_the_package_loads_nothing_that_takes_long_and_is_needed_later_only(
+    repository: Path,
+) -> None:
+    later = {"numpy.random", "zipfile", "json", "dataclasses", "numpyvit.models", "numpyvit.nn"}
+    code = f"import sys, numpyvit; print(sorted({later} & set(sys.modules)))"
+    assert run_python(code, repository).stdout.strip() == "[]"
 
 
 # The checks themselves, on made-up packages: each fault must be found.
