@@ -17,7 +17,9 @@ measured rate. What that work is, op by op, is defined in `floor_work.py`; the r
 For several cores all of it is divided by their number: ideal scaling, AdamW included. So the floor
 leaves out cache misses, allocation, Python, and everything that NumPy needs an extra pass for. It
 is a floor for this BLAS and these ops one by one: a compiler that fuses ops may go below. With all
-products at the rate of a large one, "products at peak", it is lower still.
+products at the rate of a large one, "products at peak", it is lower still. "In NumPy's passes" is
+what stands between it and a NumPy program: elementwise work is charged as the calls that NumPy
+needs for it, each at the rate of such a call on 256 KiB in cache, in rows of the model's width.
 
 The step is then run with a stopwatch around every op, forward and back, in one worker. "Tape and
 Python" is what no op accounts for: the tape, the modules, cutting and adding up micro-batches.
@@ -58,6 +60,7 @@ from numpyvit.train import WorkerPool, available_cores
 from numpyvit.train.step import micro_batch_for
 
 NAME = "floor"
+OURS, PASSES = "numpyvit", "floor, in NumPy's passes"
 REST = "tape and Python"
 KINDS = (LINEAR, ATTENTION, NORM, GELU, DROPOUT, SUMS, LOSS, UPDATE, REST)
 OF_OP = {
@@ -81,20 +84,25 @@ class Floor:
     """The floor of `batches` micro-batches of `each` and of what is done once, on one core."""
 
     def __init__(
-        self, each: list[Work], batches: float = 1, once: list[Work] | None = None
+        self, width: int, each: list[Work], batches: float = 1, once: list[Work] | None = None
     ) -> None:
         self.parts = [(work, batches) for work in each] + [(work, 1.0) for work in once or []]
-        self.rates = Rates(work for work, _ in self.parts)
+        self.rates = Rates((work for work, _ in self.parts), width)
         self.rounds: list[Seconds] = []
+        self.in_passes: list[Seconds] = []
         self.at_peak: list[float] = []
 
     def __call__(self) -> None:
         """Measure the rates and note the floor by kind of op."""
         self.rates.measure()
-        found = dict.fromkeys(KINDS, 0.0)
-        for work, times in self.parts:
-            found[work.op] += times * self.rates.seconds(work)
-        self.rounds.append(found)
+        for rounds, rate in (
+            (self.rounds, self.rates.seconds),
+            (self.in_passes, self.rates.seconds_in_passes),
+        ):
+            found = dict.fromkeys(KINDS, 0.0)
+            for work, times in self.parts:
+                found[work.op] += times * rate(work)
+            rounds.append(found)
         self.at_peak.append(sum(n * self.rates.seconds_at_peak(work) for work, n in self.parts))
 
     def rate_rows(self) -> list[dict[str, Any]]:
@@ -143,7 +151,7 @@ def training(name: str, batch_size: int, dropout: float, rounds: int) -> dict[st
             watch.time(UPDATE, one.optimizer.step)
 
         work = training_work(config, images)
-        floor = Floor(work, batch_size / images, update_work(config))
+        floor = Floor(config.embed_dim, work, batch_size / images, update_work(config))
         title = f"training step, {name}, batch {batch_size}, dropout {dropout:g}"
         return measured(title, floor, one, all_cores, Profile(watched), rounds)
 
@@ -164,7 +172,7 @@ def inference(name: str, batch_size: int, rounds: int) -> dict[str, Any]:
             all_cores()
 
     with single_threaded_blas():
-        floor = Floor(forward_work(model.config, batch_size))
+        floor = Floor(model.config.embed_dim, forward_work(model.config, batch_size))
 
     def rates() -> None:
         with single_threaded_blas():
@@ -186,24 +194,31 @@ def measured(
     """Race the four, and set floor and step side by side: rows, and medians by kind of op."""
     runs = {"rates": rates or floor, "one": one, "all": all_cores, "by op": profile}
     seconds = race(runs, rounds=rounds)
-    floors = [sum(found.values()) for found in floor.rounds[-rounds:]]
+    floors, in_passes = (
+        [sum(found.values()) for found in each[-rounds:]]
+        for each in (floor.rounds, floor.in_passes)
+    )
     at_peak, cores = floor.at_peak[-rounds:], available_cores()
     rows = []
     for count, steps in ((1, seconds["one"]), (cores, seconds["all"])):
         contenders = {
             "floor": [value / count for value in floors],
             "floor, products at peak": [value / count for value in at_peak],
-            "numpyvit": steps,
+            PASSES: [value / count for value in in_passes],
+            OURS: steps,
         }
         noun = "core" if count == 1 else "cores"
         rows += rows_of(f"{title}, {count} {noun}", contenders, "floor")
     parts = [
-        {"case": title, "kind": kind, "floor_s": low, "step_s": high, "over_s": high - low}
+        {
+            "case": title,
+            "kind": kind,
+            "floor_s": _median(floor.rounds, rounds, kind),
+            "in_passes_s": _median(floor.in_passes, rounds, kind),
+            "step_s": _median(profile.rounds, rounds, kind),
+        }
         for kind in KINDS
-        for low, high in [
-            (_median(floor.rounds, rounds, kind), _median(profile.rounds, rounds, kind))
-        ]
-        if low or high
+        if floor.rounds[-1][kind] or profile.rounds[-1][kind]
     ]
     return {"title": title, "rows": rows, "parts": parts, "rates": floor.rate_rows()}
 
@@ -219,7 +234,7 @@ def draw(cases: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(len(cases), 1, figsize=(10, 2.3 * len(cases) + 0.9))
+    figure, panels = pyplot.subplots(len(cases), 1, figsize=(10, 2.6 * len(cases) + 0.9))
     shades = pyplot.get_cmap("tab10")
     colours = {kind: shades(position) for position, kind in enumerate(KINDS)}
     for axes, case in zip(numpy.atleast_1d(panels), cases, strict=True):
@@ -234,28 +249,26 @@ def draw(cases: list[dict[str, Any]], path: Path) -> None:
 
 
 def _draw_case(axes: Any, case: dict[str, Any], colours: dict[str, Any]) -> None:
-    medians = [row["median_s"] for row in case["rows"] if "peak" not in row["contender"]]
-    ratios = [row["ratio"] for row in case["rows"] if row["contender"] == "numpyvit"]
-    ends = list(medians)
-    for position, column in enumerate(("floor_s", "step_s")):
+    found = {(row["case"], row["contender"]): row for row in case["rows"]}
+    one, several = dict.fromkeys(row["case"] for row in case["rows"])
+    bars = [(one, "floor"), (one, PASSES), (one, OURS), (several, "floor"), (several, OURS)]
+    ends = [found[bar]["median_s"] for bar in bars]
+    axes.barh([3, 4], ends[3:], color="silver")
+    for position, column in enumerate(("floor_s", "in_passes_s", "step_s")):
         start = 0.0
         for part in case["parts"]:
             axes.barh(position, part[column], left=start, color=colours[part["kind"]])
             start += part[column]
-        ends[position] = max(ends[position], start)
-    axes.barh([2, 3], medians[2:], color="silver")
-    for position, (end, value) in enumerate(zip(ends, medians, strict=True)):
-        axes.text(end, position, f"  {1e3 * value:.0f} ms", va="center", fontsize=8)
-    cores = available_cores()
-    names = [f"{who}, {n}" for n in ("1 core", f"{cores} cores") for who in ("floor", "numpyvit")]
-    axes.set_yticks(range(4), names)
+        axes.text(start, position, f"  {1e3 * ends[position]:.0f} ms", va="center", fontsize=8)
+    for position in (3, 4):
+        text = f"  {1e3 * ends[position]:.0f} ms"
+        axes.text(ends[position], position, text, va="center", fontsize=8)
+    axes.set_yticks(range(5), [f"{who}, {case.rpartition(', ')[2]}" for case, who in bars])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.12 * max(ends))
-    axes.set_title(
-        f"{case['title']}: {ratios[0]:.2f} times its floor on 1 core, "
-        f"{ratios[1]:.2f} times on {cores}",
-        fontsize=10,
-    )
+    axes.set_xlim(0, 1.15 * max(ends))
+    title = f"{case['title']}: {found[one, OURS]['ratio']:.2f} times its floor on 1 core"
+    cores = several.rpartition(", ")[2]
+    axes.set_title(f"{title}, {found[several, OURS]['ratio']:.2f} times on {cores}", fontsize=10)
 
 
 def main(argv: list[str] | None = None) -> None:

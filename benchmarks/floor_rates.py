@@ -14,7 +14,20 @@ from collections.abc import Callable, Iterable
 import numpy
 from numpy.random import SFC64, Generator
 
-from benchmarks.floor_work import BYTES, EXP, MASK, PRODUCT, TANH, Work
+from benchmarks.floor_work import (
+    ARRAY,
+    BYTES,
+    COLUMN,
+    EXP,
+    MASK,
+    MASKING,
+    NUMBER,
+    PRODUCT,
+    ROW,
+    ROW_SUM,
+    TANH,
+    Work,
+)
 
 Shape = tuple[int, int, int, int]
 Call = Callable[[], object]
@@ -29,13 +42,15 @@ class Rates:
     """Seconds of work on one core; `measure` renews them.
 
     `unit` holds the seconds of one value (or byte) of a kind, `product` those of all products of a
-    shape.
+    shape. `width` is that of the rows which NumPy's passes over rows and columns deal with.
     """
 
-    def __init__(self, work: Iterable[Work]) -> None:
+    def __init__(self, work: Iterable[Work], width: int) -> None:
         shapes = {piece.shape for piece in work if piece.kind == PRODUCT} | {PEAK}
         self._products = {shape: fastest(product_calls(shape)) for shape in sorted(shapes)}
-        self._units = {kind: (fastest(calls), count) for kind, (calls, count) in _units().items()}
+        self._units = {
+            kind: (fastest(calls), count) for kind, (calls, count) in _units(width).items()
+        }
         self.unit: dict[str, float] = {}
         self.product: dict[Shape, float] = {}
         self.measure()
@@ -49,6 +64,12 @@ class Rates:
         """What `work` takes at the measured rates."""
         rate = self.product[work.shape] if work.kind == PRODUCT else self.unit[work.kind]
         return work.amount * rate
+
+    def seconds_in_passes(self, work: Work) -> float:
+        """The same with NumPy's passes in place of elementwise bytes, where it needs several."""
+        if not work.passes:
+            return self.seconds(work)
+        return sum(times * work.values * self.unit[kind] for kind, times in work.passes.items())
 
     def seconds_at_peak(self, work: Work) -> float:
         """The same with products as fast, for each multiply-add, as one of 1024 x 1024 x 1024."""
@@ -104,7 +125,7 @@ def _operand(stack: int, rows: int, columns: int, transposed: bool) -> numpy.nda
     return array.swapaxes(-1, -2) if transposed else array
 
 
-def _units() -> dict[str, tuple[list[Call], float]]:
+def _units(width: int) -> dict[str, tuple[list[Call], float]]:
     """Calls, and how many values (or bytes) one call is about, by kind of work."""
     rng = Generator(SFC64(0))
     x = rng.standard_normal(VALUES, numpy.float32)
@@ -115,6 +136,23 @@ def _units() -> dict[str, tuple[list[Call], float]]:
         EXP: ([lambda: numpy.exp(x, out=y)], x.size),
         TANH: ([lambda: numpy.tanh(x, out=y)], x.size),
         MASK: (_mask_calls(rng, VALUES), x.size),
+        **{kind: ([call], x.size // width * width) for kind, call in _pass_calls(x, width).items()},
+    }
+
+
+def _pass_calls(values: numpy.ndarray, width: int) -> dict[str, Call]:
+    """A NumPy call of every shape, on rows of `width`, in place or into an array that is there."""
+    x = values[: len(values) // width * width].reshape(-1, width)
+    y, ones, keep = numpy.empty_like(x), numpy.ones_like(x), x > 0
+    row, column, sums = ones[0].copy(), ones[:, :1].copy(), numpy.empty(len(x), numpy.float32)
+    one = numpy.float32(1)
+    return {
+        NUMBER: lambda: numpy.multiply(ones, one, out=ones),
+        ARRAY: lambda: numpy.multiply(y, ones, out=y),
+        ROW: lambda: numpy.multiply(y, row, out=y),
+        COLUMN: lambda: numpy.multiply(y, column, out=y),
+        ROW_SUM: lambda: numpy.matmul(x, row, out=sums),
+        MASKING: lambda: numpy.multiply(x, keep, out=y),
     }
 
 

@@ -14,6 +14,11 @@ Nothing is charged for scaling queries, for reshaping, for weights' layouts, for
 gradients of micro-batches, for allocation, for the tape, for Python. The last block is charged for
 what the head reads: its keys and values for all tokens, all else for the class token alone. Not
 assumed is fusion across ops, of which a compiler might do more.
+
+An ideal kernel does in one pass what NumPy needs a call each for. So beside its bytes, elementwise
+work lists the NumPy calls that stand for it in the shortest formula known to us, as `passes`, by
+the shape of what the array meets: a number, an array of its shape, a row of its width, a column
+with a number for each row, a mask; or the row is summed.
 """
 
 from __future__ import annotations
@@ -22,6 +27,25 @@ import dataclasses
 from collections.abc import Iterator
 
 from numpyvit.models import ViTConfig, count_parameters
+
+NUMBER, ARRAY, ROW = "pass with a number", "pass with an array", "pass with a row"
+COLUMN, ROW_SUM, MASKING = "pass with a column", "sum of rows", "pass with a mask"
+
+Passes = dict[str, int]
+LINEAR_FORWARD: Passes = {ROW: 1}  # the bias
+LINEAR_BACK: Passes = {ROW_SUM: 1}
+NORM_FORWARD: Passes = {ROW_SUM: 2, COLUMN: 2, ROW: 2}  # mean, variance; centre, scale; affine
+NORM_BACK: Passes = {ARRAY: 2, ROW: 1, ROW_SUM: 3, COLUMN: 3}
+GELU_TANH: Passes = {NUMBER: 5, ARRAY: 2}
+GELU_TANH_SLOPE: Passes = {NUMBER: 6, ARRAY: 3}
+GELU_EXACT: Passes = {NUMBER: 18, ARRAY: 14}  # erf as tanh of a polynomial of degree 12
+SOFTMAX_FORWARD: Passes = {ROW_SUM: 1}
+SOFTMAX_BACK: Passes = {COLUMN: 1, ARRAY: 1}
+QUERIES: Passes = {NUMBER: 1}
+OUTPUT_FORWARD: Passes = {COLUMN: 1}
+OUTPUT_BACK: Passes = {COLUMN: 1, ROW_SUM: 1, NUMBER: 1}
+DROPOUT_PASSES: Passes = {MASKING: 1, NUMBER: 1}
+KEEPING: Passes = {MASKING: 1}
 
 PRODUCT, EXP, TANH, MASK, BYTES = "product", "exp", "tanh", "mask", "bytes"
 FLOAT = 4  # bytes
@@ -36,12 +60,15 @@ class Work:
     """`amount` values (or bytes) of one kind; of products, how often one of `shape` is formed.
 
     `shape` is (stack, rows, inner, columns): that many products (rows, inner) @ (inner, columns).
+    `passes` says how often NumPy passes over how many `values` in its place.
     """
 
     op: str
     kind: str
     amount: float
     shape: tuple[int, int, int, int] = (0, 0, 0, 0)
+    passes: Passes = dataclasses.field(default_factory=dict)
+    values: int = 0
 
     @property
     def multiply_adds(self) -> float:
@@ -83,7 +110,7 @@ def _passes(
         yield from _block(config, images, 1 if last else tokens, saving)
     if config.final_norm:
         yield _norm(images * d)
-    yield _linear(images, d, config.num_classes)
+    yield from _linear(images, d, config.num_classes)
     if saving:
         yield Work(LOSS, EXP, images * config.num_classes), ()
 
@@ -100,6 +127,7 @@ def _embedding(config: ViTConfig, images: int) -> Iterator[Step]:
     shape = (1, patches, config.patch_values, d)
     weight = Work(LINEAR, PRODUCT, 1, (1, d, patches, config.patch_values))
     yield Work(LINEAR, PRODUCT, 1, shape), (weight,)
+    yield _bias(patches * d)
     yield Work(SUMS, BYTES, 4 * FLOAT * values), (Work(SUMS, BYTES, FLOAT * values),)
     yield from _dropout(values, config.dropout)
 
@@ -110,20 +138,21 @@ def _block(config: ViTConfig, images: int, asking: int, saving: bool) -> Iterato
     rows, asked = images * asking, images * config.num_tokens
     yield _norm(asked * d)
     if rows == asked:
-        yield _linear(asked, d, 3 * d)
+        yield from _linear(asked, d, 3 * d)
     else:
-        yield _linear(asked, d, 2 * d)
-        yield _linear(rows, d, d)
+        yield from _linear(asked, d, 2 * d)
+        yield from _linear(rows, d, d)
     yield from _attention(config, images, asking)
-    yield _linear(rows, d, d)
+    yield from _linear(rows, d, d)
     yield from _residual(config, rows * d, asked * d)
     yield _norm(rows * d)
-    yield _linear(rows, d, hidden)
-    slope, back = FLOAT * rows * hidden, 3 * FLOAT * rows * hidden
-    yield Work(GELU, TANH, rows * hidden), (Work(GELU, BYTES, back),)
+    yield from _linear(rows, d, hidden)
+    values, exact = rows * hidden, config.activation == "gelu"
+    yield Work(GELU, TANH, values), (_moved(GELU, 3 * values, {ARRAY: 1}, values),)
+    yield _moved(GELU, 0, GELU_EXACT if exact else GELU_TANH, values), ()
     if saving:
-        yield Work(GELU, BYTES, slope), ()
-    yield _linear(rows, hidden, d)
+        yield _moved(GELU, values, GELU_TANH_SLOPE, values), ()
+    yield from _linear(rows, hidden, d)
     yield from _residual(config, rows * d, rows * d)
 
 
@@ -140,24 +169,40 @@ def _attention(config: ViTConfig, images: int, asking: int) -> Iterator[Step]:
         return Work(ATTENTION, PRODUCT, 1, (stack, rows, inner, columns))
 
     yield product(asking, k, n), (product(asking, n, k), product(n, asking, k))
-    yield Work(ATTENTION, EXP, scores), (Work(ATTENTION, BYTES, 3 * FLOAT * scores),)
+    yield _moved(ATTENTION, 0, QUERIES, output), ()
+    back = _moved(ATTENTION, 3 * scores, SOFTMAX_BACK, scores)
+    yield Work(ATTENTION, EXP, scores), (back,)
+    yield _moved(ATTENTION, 0, SOFTMAX_FORWARD, scores), ()
     if config.attention_dropout:
-        yield Work(ATTENTION, MASK, scores), (Work(ATTENTION, BYTES, scores),)
-        yield Work(ATTENTION, BYTES, MASKED * scores), ()
+        back = Work(ATTENTION, BYTES, scores, passes=KEEPING, values=scores)
+        yield Work(ATTENTION, MASK, scores), (back,)
+        yield Work(ATTENTION, BYTES, MASKED * scores, passes=KEEPING, values=scores), ()
     yield product(asking, n, k), (product(asking, k, n), product(n, asking, k))
-    yield Work(ATTENTION, BYTES, 2 * FLOAT * output), (Work(ATTENTION, BYTES, 4 * FLOAT * output),)
+    back = _moved(ATTENTION, 4 * output, OUTPUT_BACK, output)
+    yield _moved(ATTENTION, 2 * output, OUTPUT_FORWARD, output), (back,)
 
 
-def _linear(rows: int, inner: int, columns: int) -> Step:
+def _linear(rows: int, inner: int, columns: int) -> Iterator[Step]:
     """(rows, inner) @ (inner, columns), and back to the input and to the weight."""
     to_input = Work(LINEAR, PRODUCT, 1, (1, rows, columns, inner))
     to_weight = Work(LINEAR, PRODUCT, 1, (1, columns, rows, inner))
-    return Work(LINEAR, PRODUCT, 1, (1, rows, inner, columns)), (to_input, to_weight)
+    yield Work(LINEAR, PRODUCT, 1, (1, rows, inner, columns)), (to_input, to_weight)
+    yield _bias(rows * columns)
+
+
+def _bias(values: int) -> Step:
+    return _moved(LINEAR, 0, LINEAR_FORWARD, values), (_moved(LINEAR, 0, LINEAR_BACK, values),)
+
+
+def _moved(op: str, floats: int, passes: Passes, values: int) -> Work:
+    """Reading and writing `floats` in all, for which NumPy takes `passes` over `values`."""
+    return Work(op, BYTES, FLOAT * floats, passes=passes, values=values)
 
 
 def _norm(values: int) -> Step:
     """Reads and writes; the way back reads the same and a gradient, and writes one."""
-    return Work(NORM, BYTES, 2 * FLOAT * values), (Work(NORM, BYTES, 3 * FLOAT * values),)
+    back = _moved(NORM, 3 * values, NORM_BACK, values)
+    return _moved(NORM, 2 * values, NORM_FORWARD, values), (back,)
 
 
 def _residual(config: ViTConfig, values: int, before: int) -> Iterator[Step]:
@@ -169,5 +214,5 @@ def _residual(config: ViTConfig, values: int, before: int) -> Iterator[Step]:
 def _dropout(values: int, p: float) -> Iterator[Step]:
     if p:
         yield Work(DROPOUT, MASK, values), ()
-        moved = Work(DROPOUT, BYTES, MASKED * values)
+        moved = Work(DROPOUT, BYTES, MASKED * values, passes=DROPOUT_PASSES, values=values)
         yield moved, (moved,)

@@ -12,6 +12,7 @@ from benchmarks.floor_work import (
     DROPOUT,
     LINEAR,
     MASK,
+    NORM,
     PRODUCT,
     Work,
     forward_work,
@@ -84,10 +85,22 @@ def test_every_way_to_form_a_product_has_its_shape(shape):
 
 def test_work_is_charged_at_the_measured_rate():
     work = Work(LINEAR, PRODUCT, 2, (1, 4, 4, 4))
-    rates = Rates([work])
+    rates = Rates([work], 48)
     assert rates.seconds(work) == 2 * rates.product[1, 4, 4, 4]
     assert rates.seconds(Work(LINEAR, BYTES, 10)) == 10 * rates.unit[BYTES]
     assert 0 < rates.seconds_at_peak(work) < rates.seconds(work)
+
+
+def test_numpys_passes_stand_for_elementwise_bytes_alone():
+    dropped = TINY.replace(dropout=0.1, attention_dropout=0.1)
+    work = training_work(dropped, 1)
+    rates = Rates(work, TINY.embed_dim)
+    for piece in work:
+        if piece.kind != BYTES:
+            assert rates.seconds_in_passes(piece) == rates.seconds(piece)
+    norm = next(piece for piece in work if piece.op == NORM)
+    seconds = sum(n * norm.values * rates.unit[kind] for kind, n in norm.passes.items())
+    assert rates.seconds_in_passes(norm) == seconds
 
 
 def test_a_stopwatch_counts_a_call_inside_another_once():
