@@ -65,7 +65,7 @@ def settled(pid: int, quiet_s: float = 0.5, limit_s: float = 20.0) -> int:
 
 def small_case(setting: Setting) -> Case:
     """A model of almost no size and one image for it, with the same dropout."""
-    case = dataclasses.replace(setting, batch=1).case(setting.dropout)
+    case = dataclasses.replace(setting, batch=1).case()
     config = ViTConfig(**{**case.config, **TINY})
     weights = VisionTransformer(config).state_dict()
     side = config.image_size
@@ -94,7 +94,7 @@ class Probe:
         imports = settled(own, 0.1)
         reset_peak(own)
         contender = self.kind(**self.options)
-        contender.prepare(setting.case(setting.dropout))
+        contender.prepare(setting.case())
         workers = descendants(own)
         worker_imports = sum(settled(pid) for pid in workers)
         loss = contender()
