@@ -12,6 +12,7 @@ from numpyvit.backend import Array
 from numpyvit.models.archive import Archive, packaged_archive, read_archive, write_archive
 from numpyvit.models.config import ViTConfig
 from numpyvit.models.vit import VisionTransformer
+from numpyvit.nn import init
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,8 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
             f"[load_model] expected a checkpoint that describes its model, but {path} does not "
             f"({error}); give a file that `numpyvit train` wrote"
         ) from error
-    model = VisionTransformer(config).eval()
+    with init.undrawn():
+        model = VisionTransformer(config).eval()
     model.load_state_dict(archive.weights())
     return SavedModel(name, model, labelling, archive)
 

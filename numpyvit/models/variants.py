@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpyvit.backend import suggest
 from numpyvit.models.archive import packaged_archive, read_archive
 from numpyvit.models.config import ViTConfig
 from numpyvit.models.vit import VisionTransformer
+from numpyvit.nn import init
 
 # Ti and S: Touvron et al. 2021 (DeiT), table 1. B, L and H: Dosovitskiy et al. 2021, table 1.
 # The names are timm's. The CIFAR model ends without a norm: 119,098 parameters.
@@ -62,7 +64,8 @@ def create_model(
     (`vit_cifar_patch4_32` only, trained on CIFAR-10); ValueError where there are none or they do
     not fit the overrides.
     """
-    model = VisionTransformer(model_config(name, **overrides), rng=default_rng(seed))
+    with init.undrawn() if pretrained else contextlib.nullcontext():
+        model = VisionTransformer(model_config(name, **overrides), rng=default_rng(seed))
     if pretrained:
         model.load_state_dict(read_archive(packaged_archive(name)).weights())
     return model

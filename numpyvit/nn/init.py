@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
+from collections.abc import Iterator
 
 import numpy
 from numpy.random import Generator
@@ -10,9 +13,26 @@ from numpy.random import Generator
 Shape = tuple[int, ...]
 Weights = numpy.ndarray
 
+_undrawn = contextvars.ContextVar("undrawn", default=False)
+
+
+@contextlib.contextmanager
+def undrawn() -> Iterator[None]:
+    """Inside this context random weights are zeros: for a model whose weights are loaded next.
+
+    To draw them would take longer than to load them.
+    """
+    token = _undrawn.set(True)
+    try:
+        yield
+    finally:
+        _undrawn.reset(token)
+
 
 def trunc_normal(shape: Shape, rng: Generator, std: float = 0.02) -> Weights:
     """Normal values with deviation `std`; those beyond two deviations are drawn again."""
+    if _undrawn.get():
+        return zeros(shape)
     values = rng.standard_normal(shape, numpy.float32)
     while (outside := numpy.abs(values) > 2).any():
         values[outside] = rng.standard_normal(int(outside.sum()), numpy.float32)
@@ -22,6 +42,8 @@ def trunc_normal(shape: Shape, rng: Generator, std: float = 0.02) -> Weights:
 
 def uniform(shape: Shape, rng: Generator, bound: float) -> Weights:
     """Values evenly spread from -`bound` to `bound`."""
+    if _undrawn.get():
+        return zeros(shape)
     values = rng.random(shape, numpy.float32)
     values *= 2 * bound
     values -= bound

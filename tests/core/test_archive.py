@@ -15,6 +15,7 @@ from tolerances import assert_same_bits
 
 from numpyvit import create_model
 from numpyvit.models import packaged_archive, read_archive, replacing, variants, write_archive
+from numpyvit.nn import Linear, init
 
 RECORD = {"model": "tiny", "epoch": 3, "list": [1, 2.5, None]}
 
@@ -50,6 +51,12 @@ def test_a_model_goes_through_a_file(tmp_path: Path) -> None:
     other.load_state_dict(archive.weights())
     for name, array in model.state_dict().items():
         assert_same_bits(other.state_dict()[name], array)
+
+
+def test_weights_are_left_undrawn_only_where_they_are_about_to_be_loaded() -> None:
+    with init.undrawn():
+        assert not any(parameter.data.any() for parameter in Linear(3, 4).parameters())
+    assert all(parameter.data.all() for parameter in Linear(3, 4).parameters())
 
 
 def test_a_file_that_replaces_another_is_readable_as_any_other(tmp_path: Path) -> None:
