@@ -25,7 +25,7 @@ from numpyvit.train.memory import keep_freed_memory
 
 Task = Callable[..., Any]
 
-_PIPE_BYTES = 1 << 20
+_PIPE_BYTES = 1 << 20  # a micro-batch's messages, so that each takes one turn of the lock here
 _COMMAND = "from numpyvit.train.process import serve; serve()"
 _TASK, _CALL, _RETURNED, _RAISED = range(4)
 _BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -55,6 +55,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
+            bufsize=_PIPE_BYTES,
             pipesize=_PIPE_BYTES,
         )
 
@@ -101,7 +102,8 @@ def serve() -> None:
     """The far end: obey what comes in through stdin, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the process that started this
     keep_freed_memory()
-    inward, outward = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    inward = os.fdopen(os.dup(sys.stdin.fileno()), "rb", _PIPE_BYTES)
+    outward = os.fdopen(os.dup(sys.stdout.fileno()), "wb", _PIPE_BYTES)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a task prints stays out of the pipe
     task: Task = _no_task
     with contextlib.suppress(EOFError, BrokenPipeError):
