@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy
@@ -142,28 +143,25 @@ class _GradientTask:
     def __call__(
         self, images: numpy.ndarray, labels: numpy.ndarray, seed: tuple[int, int], first: int
     ) -> Partial:
-        parameters = _trainable(self.model)
         tree = TreeSum(_count(len(images), self.micro_batch))
         for index in range(tree.count):
             part = slice(index * self.micro_batch, (index + 1) * self.micro_batch)
             rng = Generator(SFC64((*seed, first + index)))
-            tree.add(index, self._micro_batch(images[part], labels[part], rng, parameters))
+            tree.add(index, self._micro_batch(images[part], labels[part], rng))
         return tree.total
 
-    def _micro_batch(
-        self,
-        images: numpy.ndarray,
-        labels: numpy.ndarray,
-        rng: Generator,
-        parameters: list[Parameter],
-    ) -> Partial:
+    @functools.cached_property
+    def _parameters(self) -> list[Parameter]:
+        return _trainable(self.model)
+
+    def _micro_batch(self, images: numpy.ndarray, labels: numpy.ndarray, rng: Generator) -> Partial:
         with use_generator(rng):
             logits = self.model(_input(self.model, images))
         target = to_device(labels, logits.device)
         loss = functional.cross_entropy(logits, target, self.label_smoothing, "sum")
         value, correct = loss.item(), int((logits.data.argmax(-1) == target).sum())
         weight = numpy.asarray(1 / self.batch_size, logits.dtype)
-        found = gradients(loss, parameters, weight)
+        found = gradients(loss, self._parameters, weight)
         flat = array_module(*found).concatenate([gradient.ravel() for gradient in found])
         return [flat, numpy.array([value, correct])]
 
