@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
 
-OPTIONAL = {"PIL", "matplotlib", "tqdm", "threadpoolctl", "cupy", "safetensors", "mpi4py"}
+OPTIONAL = {"PIL", "matplotlib", "tqdm", "cupy", "safetensors", "mpi4py"}
 REQUIRED = {"numpy"} | set(sys.stdlib_module_names)
 
 MAX_FILE_LINES = 400

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from numpyvit.train.memory import available_cores, keep_freed_memory
+from numpyvit.threads import available_cores
+from numpyvit.train.memory import keep_freed_memory
 from numpyvit.train.process import WorkerProcess
 from numpyvit.train.parallel import TreeSum, WorkerPool
 from numpyvit.train.step import Evaluation, StepResult, evaluate, micro_batch_for, set_gradients

@@ -1,9 +1,8 @@
-"""How this process deals with memory and cores, set once for a training."""
+"""What the C library does with memory that arrays free."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 
 # Numbers of options from glibc's malloc.h: trim threshold, padding at the top, mmap threshold.
 _MALLOC_OPTIONS = {-1: 1 << 30, -2: 1 << 26, -3: 1 << 28}
@@ -21,10 +20,3 @@ def keep_freed_memory() -> None:
         return
     for option, size_bytes in _MALLOC_OPTIONS.items():
         set_option(ctypes.c_int(option), ctypes.c_int(size_bytes))
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -18,8 +18,9 @@ from typing import Any, Self
 
 import numpy
 
-from numpyvit.backend import Array, require
-from numpyvit.train.memory import available_cores, keep_freed_memory
+from numpyvit.backend import Array
+from numpyvit.threads import available_cores, limit_threads, single_threaded_blas
+from numpyvit.train.memory import keep_freed_memory
 from numpyvit.train.process import Packed, Task, WorkerProcess
 
 Partial = list[Array]  # arrays that are added up entry by entry
@@ -81,7 +82,7 @@ class WorkerPool:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             keep_freed_memory()
-            single_threaded = stack.enter_context(single_threaded_blas())
+            single_threaded = stack.enter_context(_one_core())
             for _ in range(self.workers - 1):
                 process = WorkerProcess(single_threaded=single_threaded)
                 stack.callback(process.close)
@@ -174,17 +175,14 @@ def _packed(task: Task) -> Packed:
 
 
 @contextlib.contextmanager
-def single_threaded_blas() -> Iterator[bool]:
-    """Hold BLAS to one thread in this context: each worker has a core of its own already.
+def _one_core() -> Iterator[bool]:
+    """Hold BLAS and the ops to one thread in this context: each worker has a core of its own.
 
-    Gives whether it could be done.
+    Gives whether BLAS could be held; if not, a line says what to do.
     """
-    try:
-        limits = require("threadpoolctl", extra="full", purpose="one BLAS thread a worker")
-    except ImportError as error:
-        hint = "or set OPENBLAS_NUM_THREADS=1 before starting; else it goes on, slower"
-        print(f"{error}, {hint}", file=sys.stderr)  # noqa: T201
-        yield False
-        return
-    with limits.threadpool_limits(1, user_api="blas"):
-        yield True
+    with single_threaded_blas() as held, limit_threads(1):
+        if not held:
+            hint = "BLAS other than OpenBLAS keeps its threads, which slows the workers down"
+            variables = "OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 VECLIB_MAXIMUM_THREADS=1"
+            print(f"[numpyvit] {hint}; start with {variables}", file=sys.stderr)  # noqa: T201
+        yield held

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy
 
+from numpyvit.threads import limit_threads
 from numpyvit.train.memory import keep_freed_memory
 
 Task = Callable[..., Any]
@@ -106,7 +107,7 @@ def serve() -> None:
     outward = os.fdopen(os.dup(sys.stdout.fileno()), "wb", _PIPE_BYTES)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a task prints stays out of the pipe
     task: Task = _no_task
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with limit_threads(1), contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             kind, structure, arrays = _read(inward)
             if kind == _TASK:

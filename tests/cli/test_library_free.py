@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 # What is left out is said in one line each: the package that is missing, and what it is for.
-LEFT_OUT = {"threadpoolctl": "BLAS thread", "tqdm": "progress bar", "matplotlib": "pictures"}
+LEFT_OUT = {"tqdm": "progress bar", "matplotlib": "pictures"}
 
 
 @pytest.fixture(scope="module")
