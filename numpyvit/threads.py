@@ -14,7 +14,6 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy.linalg
@@ -31,6 +30,11 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def most_threads() -> int:
+    """Threads that tiles may run on here."""
+    return min(_limit, available_cores())
+
+
 @contextlib.contextmanager
 def limit_threads(count: int) -> Iterator[None]:
     """Run tiles on at most `count` threads in this context, in all threads of the process."""
@@ -45,14 +49,14 @@ def limit_threads(count: int) -> Iterator[None]:
 @contextlib.contextmanager
 def single_threaded_blas() -> Iterator[bool]:
     """Hold BLAS to one thread in this context, in all threads; gives False where it cannot."""
-    get, put = _openblas_threads()
-    before = get()
-    if before > 1:
+    get, put = _openblas("get_num_threads"), _openblas("set_num_threads")
+    before = get() if get and put else 0
+    if put and before > 1:
         put(1)
     try:
         yield before > 0
     finally:
-        if before > 1:
+        if put and before > 1:
             put(before)
 
 
@@ -64,59 +68,56 @@ def run_tiles(tile: Callable[[int], Any], count: int) -> None:
     Tiles run in a copy of the caller's context, so under its `numpy.errstate`.
     """
     indices = iter(range(count))  # whoever is free takes the next one
+    errors: list[BaseException] = []
 
     def work() -> None:
         try:
             for index in indices:
                 tile(index)
-        finally:
-            for _ in indices:  # after an error nobody goes on
+        except BaseException as error:  # noqa: BLE001 - raised again by the caller
+            errors.append(error)
+            for _ in indices:  # nobody goes on
                 pass
 
-    threads = min(count, _limit, available_cores())
-    if threads < 2 or not _running.acquire(blocking=False):
-        work()
-        return
-    try:
-        with single_threaded_blas() as held:
-            helpers = threads - 1 if held else 0
-            contexts = [contextvars.copy_context() for _ in range(helpers)]
-            futures = [_pool().submit(context.run, work) for context in contexts]
-            try:
+    threads = min(count, most_threads())
+    if threads > 1 and _running.acquire(blocking=False):
+        try:
+            with single_threaded_blas() as held:
+                helpers = [
+                    threading.Thread(target=contextvars.copy_context().run, args=(work,))
+                    for _ in range(threads - 1 if held else 0)
+                ]
+                for helper in helpers:
+                    helper.start()
                 work()
-            finally:
-                errors = [future.exception() for future in futures]
-            for error in filter(None, errors):
-                raise error
-    finally:
-        _running.release()
+                for helper in helpers:
+                    helper.join()
+        finally:
+            _running.release()
+    else:
+        work()
+    if errors:
+        raise errors[0]
 
 
 @functools.cache
-def _openblas_threads() -> tuple[Callable[[], int], Callable[[int], None]]:
-    """Functions that read and set OpenBLAS's number of threads; without OpenBLAS it reads 0."""
+def small_products_are_fast() -> bool:
+    """Whether BLAS has kernels for small matrix products, as OpenBLAS has for AVX-512."""
+    name = _openblas("get_corename")
+    if name is None:
+        return False
+    name.restype = ctypes.c_char_p
+    return name() in {b"SkylakeX", b"Cooperlake", b"SapphireRapids"}
+
+
+@functools.cache
+def _openblas(function: str) -> Any:
+    """A function of the OpenBLAS that NumPy is linked to; None where there is none."""
     # The symbols of a file include those of the libraries that it is linked to.
     linked = getattr(numpy.linalg, "_umath_linalg", None)
     with contextlib.suppress(OSError, TypeError):
         library = ctypes.CDLL(getattr(linked, "__file__", None))
         for name in _OPENBLAS_NAMES:
             with contextlib.suppress(AttributeError):
-                get = getattr(library, name.format("get_num_threads"))
-                return get, getattr(library, name.format("set_num_threads"))
-    return lambda: 0, lambda threads: None
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(available_cores(), thread_name_prefix="numpyvit-tiles")
-
-
-if hasattr(os, "register_at_fork"):
-
-    def _forget_threads() -> None:
-        """A fork has the memory of threads, but none of them."""
-        global _running
-        _running = threading.Lock()
-        _pool.cache_clear()
-
-    os.register_at_fork(after_in_child=_forget_threads)
+                return getattr(library, name.format(function))
+    return None

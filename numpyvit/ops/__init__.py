@@ -29,6 +29,7 @@ from numpyvit.ops.shaping import (
     stack,
 )
 from numpyvit.ops.product import linear, matmul
+from numpyvit.ops.small_products import right_side as right_side
 from numpyvit.ops.special import erf
 from numpyvit.ops.activation import (
     gelu,
@@ -41,6 +42,7 @@ from numpyvit.ops.activation import (
 )
 from numpyvit.ops.normalization import layer_norm
 from numpyvit.ops.regularization import drop_path, dropout
+from numpyvit.ops.tiled_attention import TiledAttention as TiledAttention
 from numpyvit.ops.attention import attention, packed_attention
 from numpyvit.ops.convolution import conv2d
 from numpyvit.ops.loss import cross_entropy, mse

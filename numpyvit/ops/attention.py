@@ -14,13 +14,16 @@ from typing import Any
 
 from numpyvit.backend import Array, Generator, array_module, device_of, matmul_into
 from numpyvit.ops.regularization import keep_mask
+from numpyvit.ops.small_products import product, right_side, transposed
+from numpyvit.ops.tiled_attention import Piece, TiledAttention, pieces, softmax_slopes
 from numpyvit.ops.types import Needs, OpResult, sum_to
-from numpyvit.threads import run_tiles
+from numpyvit.threads import most_threads, run_tiles
 
 _SAFE_EXPONENT = 30.0  # exp of +-30 is far from float32's limits: no row needs shifting
-_PIECE = 1 << 17  # weights worked on at a time: with their gradients they fit a core's cache
-
-Piece = tuple[int | slice, ...]
+# Weights worked on at a time: with their gradients they fit a core's cache. Where several threads
+# work, larger pieces pay, as each call then takes longer than to pass on the interpreter's lock.
+_PIECE = 1 << 17
+_MOST_KEPT = 1 << 24  # weights; where there are more, they are computed a second time
 
 
 def attention(
@@ -111,30 +114,29 @@ def _attend(q, k, v, bias, y, scale, dropout, rng):  # type: ignore[no-untyped-d
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     shape = (*q.shape[:-1], k.shape[-2])
     bias = None if bias is None else array_module(bias).broadcast_to(bias, shape)
+    on_cpu = device_of(q) == "cpu"
+    if on_cpu and math.prod(shape) > _MOST_KEPT:
+        tiled = TiledAttention(q, k, v, bias, y, scale=scale, dropout=dropout, rng=rng)
+        tiled.forward()
+        return tiled.backward
     keep = keep_mask(shape, dropout, rng, like=q) if dropout else None
-    pieces = _pieces(shape[:-2], _PIECE / math.prod(shape[-2:])) if device_of(q) == "cpu" else [()]
-    ways_back: list[Any] = [None] * len(pieces)
+    cuts = pieces(shape[:-2], _piece() / math.prod(shape[-2:])) if on_cpu else [()]
+    ways_back: list[Any] = [None] * len(cuts)
 
     def forward(index: int) -> None:
-        parts = _parts(pieces[index], q, k, v, bias, y, keep)
+        parts = _parts(cuts[index], q, k, v, bias, y, keep)
         ways_back[index] = _attend_at_once(scale, dropout, *parts)
 
     def backward(*gradients: Array | None) -> None:
-        run_tiles(lambda i: ways_back[i](*_parts(pieces[i], *gradients)), len(pieces))
+        run_tiles(lambda i: ways_back[i](*_parts(cuts[i], *gradients)), len(cuts))
 
-    run_tiles(forward, len(pieces))
+    run_tiles(forward, len(cuts))
     return backward
 
 
-def _pieces(shape: tuple[int, ...], heads: float) -> list[Piece]:
-    """Indices that cut leading axes `shape` into pieces of about `heads` matrices."""
-    if not shape:
-        return [()]
-    inner = math.prod(shape[1:])
-    if len(shape) > 1 and inner > heads:
-        return [(i, *rest) for i in range(shape[0]) for rest in _pieces(shape[1:], heads)]
-    step = max(round(heads / inner), 1)
-    return [(slice(start, start + step),) for start in range(0, shape[0], step)]
+def _piece() -> int:
+    """Weights worked on at a time; the bits do not depend on it."""
+    return _PIECE if most_threads() == 1 else 4 * _PIECE
 
 
 def _parts(piece: Piece, *arrays: Array | None) -> list[Array | None]:
@@ -144,11 +146,11 @@ def _parts(piece: Piece, *arrays: Array | None) -> list[Array | None]:
 def _attend_at_once(scale, dropout, q, k, v, bias, y, keep):  # type: ignore[no-untyped-def]
     """`_attend` for a piece, with all weights in memory and kept for the way back."""
     xp = array_module(q)
-    weights = _stable_exp(q @ _transposed(k, scale), bias)
+    weights = _stable_exp(product(q, transposed(k, scale)), bias)
     inverse_sum = 1 / (weights @ xp.ones(k.shape[-2], q.dtype))[..., None]
     kept = weights if keep is None else weights * keep
     inverse = inverse_sum if keep is None else inverse_sum * (1 / (1 - dropout))
-    xp.multiply(kept @ v, inverse, out=y)
+    xp.multiply(product(kept, right_side(v)), inverse, out=y)
 
     def backward(
         dy: Array, dq: Array | None, dk: Array | None, dv: Array | None, dscores: Array | None
@@ -162,29 +164,17 @@ def _attend_at_once(scale, dropout, q, k, v, bias, y, keep):  # type: ignore[no-
         # Scaling K values a row is cheaper than N, but the bias's gradient is not scaled.
         early = scale if dscores is None else 1.0
         row_sum *= early
-        slopes = scaled @ _transposed(v, early)
-        if keep is None:
-            slopes -= row_sum
-            slopes *= weights
-        else:
-            slopes *= kept
-            slopes -= xp.multiply(weights, row_sum, out=weights)
+        slopes = product(scaled, transposed(v, early))
+        softmax_slopes(slopes, row_sum, weights, None if keep is None else kept)
         if dscores is not None:
             dscores[...] = slopes
             slopes *= scale
         if dq is not None:
-            matmul_into(slopes, k, dq)
+            product(slopes, right_side(k), out=dq)
         if dk is not None:
             matmul_into(slopes.swapaxes(-1, -2), q, dk)
 
     return backward
-
-
-def _transposed(a: Array, scale: float) -> Array:
-    """A contiguous copy of `a` with its last two axes swapped, times `scale`."""
-    copy = array_module(a).array(a.swapaxes(-1, -2), order="C")
-    copy *= scale
-    return copy
 
 
 def _stable_exp(scores: Array, bias: Array | None) -> Array:

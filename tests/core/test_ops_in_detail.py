@@ -166,7 +166,8 @@ def test_only_what_is_needed_of_attentions_gradient_is_computed(
     dy = rng.standard_normal((5, 3))
     whole = ops.attention(q, k, v, bias)[1](dy, (True,) * 4)
     counting = Counting()
-    monkeypatch.setattr(sys.modules["numpyvit.ops.attention"], "array_module", lambda *_: counting)
+    for module in ("numpyvit.ops.attention", "numpyvit.ops.small_products"):
+        monkeypatch.setattr(sys.modules[module], "array_module", lambda *_: counting)
     for needs in itertools.product((False, True), repeat=4):
         pullback = ops.attention(q, k, v, bias)[1]
         counting.used.clear()

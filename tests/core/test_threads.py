@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -15,12 +13,9 @@ from numpyvit.threads import limit_threads, run_tiles, single_threaded_blas
 
 
 @pytest.fixture(autouse=True)
-def several_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def several_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three threads, whatever the machine has."""
     monkeypatch.setattr(threads, "available_cores", lambda: 3)
-    threads._pool.cache_clear()
-    yield
-    threads._pool.cache_clear()
 
 
 def run_on(expected: int, count: int = 6) -> bool:
@@ -107,8 +102,8 @@ def test_tiles_run_under_the_callers_errstate() -> None:
 def blas(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A BLAS with four threads; the last entry is their number now."""
     counts = [4]
-    functions = (lambda: counts[-1], counts.append)
-    monkeypatch.setattr(threads, "_openblas_threads", lambda: functions)
+    functions = {"get_num_threads": lambda: counts[-1], "set_num_threads": counts.append}
+    monkeypatch.setattr(threads, "_openblas", functions.get)
     return counts
 
 
@@ -135,29 +130,18 @@ def test_blas_keeps_its_threads_where_tiles_run_in_one(blas: list[int]) -> None:
 
 
 def test_without_openblas_the_tiles_run_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_openblas_threads", lambda: (lambda: 0, lambda count: None))
+    monkeypatch.setattr(threads, "_openblas", lambda function: None)
     with single_threaded_blas() as held:
         assert not held
     assert run_on(1)
 
 
 def test_numpys_own_openblas_is_found_and_obeys() -> None:
-    get: Callable[[], int] = threads._openblas_threads()[0]
-    if get() == 0:
+    get = threads._openblas("get_num_threads")
+    if get is None:
         pytest.skip("NumPy was not built with OpenBLAS here, or it is not found")
     before = get()
     with single_threaded_blas() as held:
         assert held
         assert get() == 1
     assert get() == before
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_fork_starts_threads_of_its_own() -> None:
-    assert run_on(3)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if run_on(3) else 1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
