@@ -120,7 +120,7 @@ def _attend(q, k, v, bias, y, scale, dropout, rng):  # type: ignore[no-untyped-d
         tiled.forward()
         return tiled.backward
     keep = keep_mask(shape, dropout, rng, like=q) if dropout else None
-    cuts = pieces(shape[:-2], _piece() / math.prod(shape[-2:])) if on_cpu else [()]
+    cuts = pieces(shape[:-2], _piece(math.prod(shape)) / math.prod(shape[-2:])) if on_cpu else [()]
     ways_back: list[Any] = [None] * len(cuts)
 
     def forward(index: int) -> None:
@@ -134,9 +134,10 @@ def _attend(q, k, v, bias, y, scale, dropout, rng):  # type: ignore[no-untyped-d
     return backward
 
 
-def _piece() -> int:
-    """Weights worked on at a time; the bits do not depend on it."""
-    return _PIECE if most_threads() == 1 else 4 * _PIECE
+def _piece(weights: int) -> float:
+    """How many of the weights to work on at a time; the bits do not depend on it."""
+    each = weights / most_threads()
+    return max(_PIECE, min(each, 4 * _PIECE)) if each < weights else _PIECE
 
 
 def _parts(piece: Piece, *arrays: Array | None) -> list[Array | None]:

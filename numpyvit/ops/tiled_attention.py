@@ -19,10 +19,10 @@ from numpyvit.threads import run_tiles
 
 Piece = tuple[int | slice, ...]
 
-_TILE_QUERIES = 256
+_TILE_QUERIES = 512
 _TILE_KEYS = 512
-_BLOCK_TILES = 8  # tiles of queries that use a copy of keys
-_BLOCKS = 8  # of one head's queries, and of its keys, going back: that many threads have work
+_BLOCK_TILES = 4  # tiles of queries that use a copy of keys
+_BLOCKS = 4  # of one head's queries, and of its keys, going back: that many threads have work
 _SMALLEST_SUM, _LARGEST_SUM = 1e-20, 1e30  # of exp(scores): outside, exp may have lost something
 
 
