@@ -18,7 +18,7 @@ from numpyvit.nn import Parameter, use_generator
 from numpyvit.tensor import Tensor, gradients, no_grad
 from numpyvit.train.parallel import Partial, TreeSum, WorkerPool
 
-_CACHE_BYTES = 1 << 19  # what the widest activation of a micro-batch may take
+_CACHE_BYTES = 1 << 20  # what the widest activation of a micro-batch may take
 _TURNS = 16  # at least as many, where there are as many micro-batches: for machines of many cores
 
 
