@@ -8,8 +8,8 @@ kept), on all cores; outputs and gradients are compared before anything is timed
 attention gets its heads as (1, heads, tokens, width), without which it is not fused.
 
 Memory is the peak of resident memory of forward and backward in a fresh process, less what was
-resident before the call with the inputs in place, less output and gradients. Who writes the weights out, tokens x tokens a
-head, is left out where that would take more than 6 GB.
+resident before the call with the inputs in place, less output and gradients. Who
+writes the weights out, tokens x tokens a head, is left out where that would take more than 6 GB.
 """
 
 from __future__ import annotations

@@ -136,8 +136,9 @@ def _attend(q, k, v, bias, y, scale, dropout, rng):  # type: ignore[no-untyped-d
 
 def _piece(weights: int) -> float:
     """How many of the weights to work on at a time; the bits do not depend on it."""
-    each = weights / most_threads()
-    return max(_PIECE, min(each, 4 * _PIECE)) if each < weights else _PIECE
+    if most_threads() == 1:
+        return _PIECE
+    return max(2 * _PIECE, min(weights / most_threads(), 4 * _PIECE))
 
 
 def _parts(piece: Piece, *arrays: Array | None) -> list[Array | None]:
