@@ -63,7 +63,7 @@ def add_parser(commands: common.Commands) -> None:
         help="where CIFAR-10 lies, a folder or the archive; without it: cache, download",
     )
     parser.add_argument(
-        "--workers", metavar="N", type=common.positive, help="threads (default: one a core)"
+        "--workers", metavar="N", type=common.positive, help="processes (default: one a core)"
     )
     parser.add_argument(
         "--device", metavar="NAME", default="cpu", help="cpu (default) or cuda, with CuPy"

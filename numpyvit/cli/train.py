@@ -114,7 +114,7 @@ def _add_run_options(group: Any) -> None:
         "--workers",
         metavar="N",
         type=common.positive,
-        help="threads (default: one a core); the result does not depend on it",
+        help="processes (default: one a core); the result does not depend on it",
     )
     group.add_argument("--device", metavar="NAME", help="cpu (default) or cuda, with CuPy")
     group.add_argument(

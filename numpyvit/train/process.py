@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import signal
 import struct
 import subprocess
 import sys
@@ -58,6 +57,7 @@ class WorkerProcess:
             env=environment,
             bufsize=_PIPE_BYTES,
             pipesize=_PIPE_BYTES,
+            process_group=0,  # out of reach of the terminal's Ctrl-C
         )
 
     def set_task(self, task: Packed) -> None:
@@ -101,7 +101,6 @@ class WorkerProcess:
 
 def serve() -> None:
     """The far end: obey what comes in through stdin, until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the process that started this
     keep_freed_memory()
     inward = os.fdopen(os.dup(sys.stdin.fileno()), "rb", _PIPE_BYTES)
     outward = os.fdopen(os.dup(sys.stdout.fileno()), "wb", _PIPE_BYTES)

@@ -334,3 +334,10 @@ def test_memory_options_are_set_where_the_c_library_has_them(
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     assert memory.keep_freed_memory() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "getpgid"), reason="process groups are POSIX's")
+def test_a_ctrl_c_at_the_terminal_does_not_reach_the_worker_processes():
+    with WorkerPool(2) as pool:
+        worker = pool._others[0]._process.pid
+        assert os.getpgid(worker) == worker != os.getpgid(0)
