@@ -4,7 +4,7 @@
 
 Latency and throughput, float32. Every contender lives in a process of its own, all with the same
 random weights and images, and their logits are compared before anything is timed. PyTorch takes its
-fused attention under `torch.inference_mode`; numpyvit runs under `no_grad`, on all cores.
+fused attention under `torch.inference_mode`; numpyvit runs `numpyvit.models.predict`, on all cores.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from benchmarks.side_by_side import (
     rows_of,
     save,
 )
-from numpyvit import no_grad
-from numpyvit.models import VisionTransformer, ViTConfig, create_model
+from numpyvit.models import VisionTransformer, ViTConfig, create_model, predict
 from numpyvit.train import available_cores
 
 NAME = "inference"
@@ -70,8 +69,7 @@ class NumpyvitInference:
 
     def __call__(self) -> numpy.ndarray:
         """(B, num_classes)."""
-        with no_grad():
-            return self.model(self.images).numpy()
+        return predict(self.model, self.images)
 
 
 class TorchInference:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from numpyvit.models.config import ViTConfig
 from numpyvit.models.vit import VisionTransformer, ViTOutput
+from numpyvit.models.inference import predict
 from numpyvit.models.initialization import (
     INITIALIZATIONS,
     cosine_filters,
@@ -44,6 +45,7 @@ __all__ = [
     "load_packaged_model",
     "model_config",
     "packaged_archive",
+    "predict",
     "read_archive",
     "replacing",
     "save_model",

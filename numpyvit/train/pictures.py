@@ -17,8 +17,8 @@ from numpyvit.explain import (
     draw_samples,
     evaluating,
 )
-from numpyvit.models import VisionTransformer
-from numpyvit.tensor import no_grad
+from numpyvit.models import VisionTransformer, predict
+from numpyvit.tensor import Tensor
 from numpyvit.train.trainer import Trainer
 
 SAMPLES, EXAMPLES = 32, 10  # training images in samples.png, test images in attention.png
@@ -43,9 +43,9 @@ def write_pictures(trainer: Trainer) -> list[Path]:
 
 def class_probabilities(model: VisionTransformer, images: Array) -> numpy.ndarray:
     """The softmax of the logits without dropout: images (B, C, H, W) -> (B, classes)."""
-    with evaluating(model), no_grad():
-        logits = model(to_device(images, model.cls_token.device))
-    return to_numpy(functional.softmax(logits).data)
+    with evaluating(model):
+        logits = predict(model, to_device(images, model.cls_token.device))
+    return to_numpy(functional.softmax(Tensor(logits)).data)
 
 
 def _draw_samples(trainer: Trainer, path: Path) -> None:
