@@ -1,4 +1,4 @@
-"""Write the README's tables from the runs and benchmarks themselves, so that no figure is typed.
+"""Write the README's table of trainings from the runs themselves, so that no figure is typed.
 
     python tools/write_results.py --runs runs/tutorial runs/cifar10-1 runs/cifar10-2
 
@@ -9,7 +9,6 @@ to docs/images/.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 from pathlib import Path
@@ -36,25 +35,6 @@ def results_table(runs: list[RunFolder]) -> str:
     return "\n".join(lines)
 
 
-def speed_table(folder: Path) -> str:
-    """One row a contender of every training-step benchmark, as ratios to PyTorch eager."""
-    records = [json.loads(path.read_text()) for path in sorted(folder.glob("training_step_*.json"))]
-    lines = [
-        "| one step of `vit_cifar_patch4_32` | | time against PyTorch eager |",
-        "|---|---|---|",
-    ]
-    lines += [
-        f"| {row['case']} | {row['contender']} | {row['ratio']:.2f} |"
-        for record in records
-        for row in record["rows"]
-    ]
-    head = records[0]
-    return "\n".join(lines) + (
-        f"\n\nMedians of interleaved steps in one process, float32, {head['cores']} cores, NumPy "
-        f"{head['numpy']}, PyTorch\n{head['torch']}; lower is faster."
-    )
-
-
 def replace_between(text: str, marker: str, content: str) -> str:
     """`text` with `content` between the comments `marker:begin` and `marker:end`."""
     begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
@@ -63,20 +43,14 @@ def replace_between(text: str, marker: str, content: str) -> str:
 
 
 def main() -> None:
-    """Replace what there is something new for."""
+    """Replace the README's table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", nargs="*", default=[], help="run folders, in the table's order")
+    parser.add_argument("--runs", nargs="+", required=True, help="run folders, in order")
     options = parser.parse_args()
     IMAGES.mkdir(parents=True, exist_ok=True)
     readme = ROOT / "README.md"
-    text = readme.read_text()
-    if options.runs:
-        table = results_table([RunFolder(path) for path in options.runs])
-        text = replace_between(text, "results", table)
-    results = ROOT / "benchmarks" / "results"
-    if results.is_dir():
-        text = replace_between(text, "speed", speed_table(results))
-    readme.write_text(text)
+    table = results_table([RunFolder(path) for path in options.runs])
+    readme.write_text(replace_between(readme.read_text(), "results", table))
 
 
 if __name__ == "__main__":
