@@ -112,13 +112,14 @@ def draw(rows: list[Row], path: Path) -> None:
                 axes.annotate(
                     f"{value:.0f}",
                     (batch, value),
-                    (0, -11 if "fused" in name else 4),
+                    (0, 4 if "eager" in name else -11),
                     fontsize=7,
                     textcoords="offset points",
                     ha="center",
                 )
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        axes.margins(y=0.1)
         axes.set_xticks(list(points), [str(batch) for batch in points])
         axes.set_xlabel("batch")
         axes.set_title(f"training step of {MODEL}, dropout {dropout:g}", fontsize=9)
