@@ -5,6 +5,8 @@
 Latency and throughput, float32. Every contender lives in a process of its own, all with the same
 random weights and images, and their logits are compared before anything is timed. PyTorch takes its
 fused attention under `torch.inference_mode`; numpyvit runs `numpyvit.models.predict`, on all cores.
+In the last block numpyvit computes the class token alone, the usual PyTorch model every token; a
+further row is PyTorch, eager, with the same saving written by hand.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from numpyvit.train import available_cores
 
 NAME = "inference"
 OURS, EAGER, COMPILED = "numpyvit", "PyTorch eager", "PyTorch compiled"
+PRUNED = "PyTorch, class token only"
 TOLERANCE = 1e-4  # of logits, relative to the largest
 CASES = [
     ("vit_base_patch16_224", 1),
@@ -73,13 +76,13 @@ class NumpyvitInference:
 
 
 class TorchInference:
-    """The same in PyTorch, eager or compiled."""
+    """The same in PyTorch, eager or compiled; all tokens or the class token of the last block."""
 
-    def __init__(self, *, compiled: bool, threads: int) -> None:
+    def __init__(self, *, compiled: bool, threads: int, class_token_only: bool = False) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self.compiled = compiled
+        self.compiled, self.class_token_only = compiled, class_token_only
 
     def prepare(self, case: Case) -> None:
         """Build the model with the case's weights; compile it, where asked to, by a first call."""
@@ -87,7 +90,8 @@ class TorchInference:
 
         from benchmarks.contenders.torch_vit import TorchViT
 
-        model = TorchViT(ViTConfig(**case.config), fused=True).eval()
+        config = ViTConfig(**case.config)
+        model = TorchViT(config, fused=True, class_token_only=self.class_token_only).eval()
         model.load_state_dict({name: torch.from_numpy(a) for name, a in case.weights.items()})
         self.model = torch.compile(model, dynamic=False) if self.compiled else model
         self.images = torch.from_numpy(case.images)
@@ -106,9 +110,9 @@ def enter(stack: contextlib.ExitStack, compiled: bool) -> dict[str, Remote]:
     entries = {}
     if available("torch"):
         threads, factory = available_cores(), f"benchmarks.{NAME}:TorchInference"
-        for name in [EAGER, COMPILED] if compiled else [EAGER]:
-            remote = Remote(factory, compiled=name == COMPILED, threads=threads)
-            entries[name] = stack.enter_context(remote)
+        for name in [EAGER, COMPILED, PRUNED] if compiled else [EAGER, PRUNED]:
+            mode = {"compiled": name == COMPILED, "class_token_only": name == PRUNED}
+            entries[name] = stack.enter_context(Remote(factory, threads=threads, **mode))
     entries[OURS] = stack.enter_context(Remote(f"benchmarks.{NAME}:NumpyvitInference"))
     return entries
 
@@ -168,20 +172,18 @@ def draw(rows: list[Row], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    colours = {OURS: "#d62728", EAGER: "#7f7f7f", COMPILED: "#bdbdbd"}
+    colours = {OURS: "#d62728", EAGER: "#7f7f7f", COMPILED: "#bdbdbd", PRUNED: "#a0a0a0"}
     cases = list(dict.fromkeys(row["case"] for row in rows))
     models = list(dict.fromkeys(case.partition(",")[0] for case in cases))
-    figure, panels = pyplot.subplots(
-        1, len(models), figsize=(4.5 * len(models), 3.4), squeeze=False
-    )
+    figure, panels = pyplot.subplots(1, len(models), figsize=(5 * len(models), 3.4), squeeze=False)
     for axes, model in zip(panels[0], models, strict=True):
         groups = [case for case in cases if case.startswith(model)]
         for group, case in enumerate(groups):
             bars = [row for row in rows if row["case"] == case]
             for position, row in enumerate(bars):
-                place = group + (position - (len(bars) - 1) / 2) * 0.27
+                place = group + (position - (len(bars) - 1) / 2) * 0.22
                 speed, name = row["images a second"], row["contender"]
-                axes.bar(place, speed, 0.25, color=colours[name], label=name if not group else "")
+                axes.bar(place, speed, 0.2, color=colours[name], label=name if not group else "")
                 text = f"{row['median_s'] * 1e3:.0f} ms"
                 axes.text(place, speed, text, ha="center", va="bottom", fontsize=8)
         axes.set_xticks(range(len(groups)), [case.partition(", ")[2] for case in groups])

@@ -21,12 +21,15 @@ from numpyvit.models import ViTConfig
 class TorchStep(Contender):
     """One mode of PyTorch, on `threads` threads."""
 
-    def __init__(self, *, fused: bool, compiled: bool, threads: int) -> None:
+    def __init__(
+        self, *, fused: bool, compiled: bool, threads: int, class_token_only: bool = False
+    ) -> None:
         torch.set_num_threads(threads)
-        self.fused, self.compiled = fused, compiled
+        self.options = {"fused": fused, "class_token_only": class_token_only}
+        self.compiled = compiled
 
     def prepare(self, case: Case) -> None:
-        self.model = TorchViT(ViTConfig(**case.config), fused=self.fused)
+        self.model = TorchViT(ViTConfig(**case.config), **self.options)
         state = {name: torch.from_numpy(array.copy()) for name, array in case.weights.items()}
         self.model.load_state_dict(state)
         self.images, self.labels = torch.from_numpy(case.images), torch.from_numpy(case.labels)

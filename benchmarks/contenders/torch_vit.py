@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from numpyvit.models import ViTConfig
+if TYPE_CHECKING:
+    from numpyvit.models import ViTConfig
 
 
 class Attention(nn.Module):
@@ -19,15 +22,30 @@ class Attention(nn.Module):
         self.proj = nn.Linear(config.embed_dim, config.embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        b, n, d = x.shape
-        q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        return self.attend(*self.heads(self.qkv(x), 3))
+
+    def forward_first(self, x: Tensor) -> Tensor:
+        """The first token's row of `forward`, (B, 1, D): one query, keys and values of all."""
+        d = x.shape[-1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = F.linear(x[:, :1], weight[:d], bias[:d])
+        kv = F.linear(x, weight[d:], bias[d:])
+        return self.attend(*self.heads(q, 1), *self.heads(kv, 2))
+
+    def heads(self, x: Tensor, parts: int) -> Tensor:
+        """(B, N, parts * D) -> (parts, B, heads, N, width)."""
+        b, n, _ = x.shape
+        return x.reshape(b, n, parts, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """One row a query, (B, queries, D)."""
         p = self.p if self.training else 0.0
         if self.fused:
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=p)
         else:
             weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
             y = F.dropout(weights, p, self.training) @ v
-        return self.proj(y.transpose(1, 2).reshape(b, n, d))
+        return self.proj(y.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -58,6 +76,11 @@ class Block(nn.Module):
         x = x + self.drop(self.attn(self.norm1(x)))
         return x + self.drop(self.mlp(self.norm2(x)))
 
+    def forward_first(self, x: Tensor) -> Tensor:
+        """The first token of `forward`, (B, 1, D), without computing the others."""
+        x = x[:, :1] + self.drop(self.attn.forward_first(self.norm1(x)))
+        return x + self.drop(self.mlp(self.norm2(x)))
+
 
 class PatchEmbed(nn.Module):
     """Patch projection as a strided convolution."""
@@ -72,10 +95,15 @@ class PatchEmbed(nn.Module):
 
 
 class TorchViT(nn.Module):
-    """Takes the state_dict of a numpyvit VisionTransformer of the same configuration."""
+    """Takes the state_dict of a numpyvit VisionTransformer of the same configuration.
 
-    def __init__(self, config: ViTConfig, *, fused: bool) -> None:
+    With `class_token_only` the last block computes the class token alone, as numpyvit does: the
+    head reads no other.
+    """
+
+    def __init__(self, config: ViTConfig, *, fused: bool, class_token_only: bool = False) -> None:
         super().__init__()
+        self.class_token_only = class_token_only
         d = config.embed_dim
         self.cls_token = nn.Parameter(torch.zeros(1, 1, d))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.num_tokens, d))
@@ -89,6 +117,8 @@ class TorchViT(nn.Module):
         x = self.patch_embed(images)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
         x = self.drop(x + self.pos_embed)
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x)
+        x = last.forward_first(x) if self.class_token_only else last(x)
         return self.head(self.norm(x)[:, 0])

@@ -13,6 +13,10 @@ from numpyvit.models import VisionTransformer, ViTConfig
 CONTENDERS = {
     "torch": ("torch_step:TorchStep", {"fused": False, "compiled": False, "threads": 1}),
     "torch, fused": ("torch_step:TorchStep", {"fused": True, "compiled": False, "threads": 1}),
+    "torch, pruned": (
+        "torch_step:TorchStep",
+        {"fused": True, "compiled": False, "threads": 1, "class_token_only": True},
+    ),
     "mygrad": ("mygrad_vit:MyGradStep", {}),
     "autograd": ("hips_vit:HipsStep", {}),
 }
@@ -57,6 +61,29 @@ def test_every_contender_takes_the_same_step(name, case, ours):
     assert max(found[name].values()) < 1e-4
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_class_token_alone_has_the_same_logits_and_gradients(fused):
+    torch = pytest.importorskip("torch")
+    from benchmarks.contenders.torch_vit import TorchViT
+
+    config = ViTConfig(image_size=8, patch_size=4, embed_dim=8, depth=2, num_heads=2, num_classes=5)
+    every = TorchViT(config, fused=fused).double()
+    pruned = TorchViT(config, fused=fused, class_token_only=True).double()
+    pruned.load_state_dict(every.state_dict())
+    images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    tokens = []
+    pruned.blocks[1].mlp.register_forward_hook(lambda *call: tokens.append(call[2].shape[1]))
+    logits = [model(images) for model in (every, pruned)]
+    torch.testing.assert_close(logits[1], logits[0])
+    for found in logits:
+        found.square().sum().backward()
+    for (name, wanted), parameter in zip(
+        every.named_parameters(), pruned.parameters(), strict=True
+    ):
+        torch.testing.assert_close(parameter.grad, wanted.grad, msg=name)
+    assert tokens == [1]
+
+
 @pytest.mark.parametrize("spoiled", ["loss", "gradients", "updates"])
 def test_a_contender_that_does_something_else_is_found_out(spoiled, case, ours):
     loss, gradients, weights = ours
@@ -87,11 +114,13 @@ def test_patches_of_images_are_what_the_convolution_sees(case):
 
 def test_the_summary_takes_the_fastest_of_each_kind():
     kinds = {"a": "PyTorch", "b": "PyTorch", "one": "numpyvit", "two": "numpyvit"}
-    medians = {"a": 3.0, "b": 2.0, "one": 1.5, "two": 1.0}
+    kinds["c"] = training_step.PRUNED
+    medians = {"a": 3.0, "b": 2.0, "c": 1.25, "one": 1.5, "two": 1.0}
     rows = [{"contender": name, "median_s": value} for name, value in medians.items()]
     found = training_step.summary("case", rows, kinds)
     assert found["fastest PyTorch mode"] == "b"
     assert found["numpyvit / it"] == 0.5
+    assert found["numpyvit / class token only"] == 0.8
     assert found["numpyvit / that"] is None
     assert found["speed-up by workers"] == 1.5
 
