@@ -78,6 +78,7 @@ def test_ratios_are_to_pytorch_eager_and_losses_must_agree(monkeypatch):
     rows = memory.rows_of_setting(setting, 1)
     assert [row["ratio"] for row in rows] == [1.0, 0.25]
     assert [row["in_all_bytes"] for row in rows] == [210, 60]
-    losses["b"] = 1.1
-    with pytest.raises(ValueError, match="expected equal first losses"):
-        memory.rows_of_setting(setting, 1)
+    for loss in (1.1, float("nan")):
+        losses["b"] = loss
+        with pytest.raises(ValueError, match="expected equal first losses"):
+            memory.rows_of_setting(setting, 1)

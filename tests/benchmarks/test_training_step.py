@@ -98,6 +98,20 @@ def test_a_contender_that_does_something_else_is_found_out(spoiled, case, ours):
         training_step.check(case.weights, taken)
 
 
+@pytest.mark.parametrize("spoiled", ["loss", "cls_token", "head.weight"])
+@pytest.mark.parametrize("by_us", [False, True])
+def test_what_is_not_a_number_is_refused(spoiled, by_us, case, ours):
+    loss, gradients, weights = ours
+    if spoiled == "loss":
+        loss = float("nan")
+    else:
+        gradients = {**gradients, spoiled: gradients[spoiled] * np.float32("nan")}
+    results = [ours, (loss, gradients, weights)]
+    first, second = reversed(results) if by_us else results
+    with pytest.raises(RuntimeError, match="does not agree"):
+        training_step.check(case.weights, {"numpyvit, 1 worker": first, "other": second})
+
+
 def test_gradients_in_another_precision_are_found_out(case, ours):
     loss, gradients, weights = ours
     gradients = {**gradients, "head.bias": gradients["head.bias"].astype(np.float64)}
