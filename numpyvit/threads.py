@@ -19,8 +19,18 @@ from typing import Any
 import numpy.linalg
 
 _OPENBLAS_NAMES = ("scipy_openblas_{}64_", "scipy_openblas_{}", "openblas_{}64_", "openblas_{}")
-_limit = 1 << 30  # threads at most, whatever the machine has
+_limits: list[int] = []  # of all contexts that are open, in whatever thread
 _running = threading.Lock()  # held while tiles run on several threads
+
+
+class _Blas:
+    """Who holds BLAS to one thread, and how many it had before."""
+
+    def __init__(self) -> None:
+        self.lock, self.holders, self.threads = threading.Lock(), 0, 0
+
+
+_blas = _Blas()
 
 
 def available_cores() -> int:
@@ -32,32 +42,42 @@ def available_cores() -> int:
 
 def most_threads() -> int:
     """Threads that tiles may run on here."""
-    return min(_limit, available_cores())
+    return min([*_limits, available_cores()])
 
 
 @contextlib.contextmanager
 def limit_threads(count: int) -> Iterator[None]:
     """Run tiles on at most `count` threads in this context, in all threads of the process."""
-    global _limit
-    before, _limit = _limit, max(count, 1)
+    limit = max(count, 1)
+    _limits.append(limit)
     try:
         yield
     finally:
-        _limit = before
+        _limits.remove(limit)
 
 
 @contextlib.contextmanager
 def single_threaded_blas() -> Iterator[bool]:
-    """Hold BLAS to one thread in this context, in all threads; gives False where it cannot."""
+    """Hold BLAS to one thread in this context, in all threads; gives False where it cannot.
+
+    Where contexts overlap, the last to end lets it go.
+    """
     get, put = _openblas("get_num_threads"), _openblas("set_num_threads")
-    before = get() if get and put else 0
-    if put and before > 1:
-        put(1)
+    if not (get and put):
+        yield False
+        return
+    with _blas.lock:
+        if _blas.holders == 0:
+            _blas.threads = get()
+            put(1)
+        _blas.holders += 1
     try:
-        yield before > 0
+        yield True
     finally:
-        if put and before > 1:
-            put(before)
+        with _blas.lock:
+            _blas.holders -= 1
+            if _blas.holders == 0:
+                put(_blas.threads)
 
 
 def run_tiles(tile: Callable[[int], Any], count: int) -> None:
@@ -68,16 +88,19 @@ def run_tiles(tile: Callable[[int], Any], count: int) -> None:
     Tiles run in a copy of the caller's context, so under its `numpy.errstate`.
     """
     indices = iter(range(count))  # whoever is free takes the next one
+    taking = threading.Lock()
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            for index in indices:
+            while not errors:
+                with taking:
+                    index = next(indices, None)
+                if index is None:
+                    return
                 tile(index)
         except BaseException as error:  # noqa: BLE001 - raised again by the caller
             errors.append(error)
-            for _ in indices:  # nobody goes on
-                pass
 
     threads = min(count, most_threads())
     if threads > 1 and _running.acquire(blocking=False):
@@ -87,11 +110,14 @@ def run_tiles(tile: Callable[[int], Any], count: int) -> None:
                     threading.Thread(target=contextvars.copy_context().run, args=(work,))
                     for _ in range(threads - 1 if held else 0)
                 ]
-                for helper in helpers:
-                    helper.start()
-                work()
-                for helper in helpers:
-                    helper.join()
+                try:
+                    for helper in helpers:
+                        helper.start()
+                    work()
+                finally:
+                    for helper in helpers:
+                        if helper.ident is not None:  # it was started
+                            helper.join()
         finally:
             _running.release()
     else:
@@ -113,11 +139,19 @@ def small_products_are_fast() -> bool:
 @functools.cache
 def _openblas(function: str) -> Any:
     """A function of the OpenBLAS that NumPy is linked to; None where there is none."""
-    # The symbols of a file include those of the libraries that it is linked to.
-    linked = getattr(numpy.linalg, "_umath_linalg", None)
-    with contextlib.suppress(OSError, TypeError):
-        library = ctypes.CDLL(getattr(linked, "__file__", None))
-        for name in _OPENBLAS_NAMES:
-            with contextlib.suppress(AttributeError):
-                return getattr(library, name.format(function))
+    for file in _libraries():
+        with contextlib.suppress(OSError, TypeError):
+            library = ctypes.CDLL(file)
+            for name in _OPENBLAS_NAMES:
+                with contextlib.suppress(AttributeError):
+                    return getattr(library, name.format(function))
     return None
+
+
+def _libraries() -> Iterator[str | None]:
+    """Files in which OpenBLAS may be found, if they are there."""
+    # The symbols of a file include those of the libraries that it is linked to; not so on Windows.
+    yield getattr(getattr(numpy.linalg, "_umath_linalg", None), "__file__", None)
+    beside = f"{os.path.dirname(numpy.__file__)}.libs"
+    if os.path.isdir(beside):
+        yield from (os.path.join(beside, name) for name in os.listdir(beside) if "openblas" in name)

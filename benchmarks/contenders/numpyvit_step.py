@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
+import weakref
 
 from benchmarks.contenders.contract import Arrays, Case, Contender
 from numpyvit.models import VisionTransformer, ViTConfig
@@ -17,7 +17,7 @@ class NumpyvitStep(Contender):
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self.stack = contextlib.ExitStack()
-        atexit.register(self.stack.close)
+        weakref.finalize(self, self.stack.close)
 
     def prepare(self, case: Case) -> None:
         self.stack.close()

@@ -180,18 +180,22 @@ def _attend_at_once(scale, dropout, q, k, v, bias, y, keep):  # type: ignore[no-
 
 
 def _stable_exp(scores: Array, bias: Array | None) -> Array:
-    """Exp of the scores, in place, each row shifted by its maximum where that is needed."""
+    """Exp of the scores, in place, each row shifted by its maximum where that row needs it."""
     xp = array_module(scores)
     if bias is not None:
         scores += bias
     if scores.size and not (scores.min() > -_SAFE_EXPONENT and scores.max() < _SAFE_EXPONENT):
-        scores -= scores.max(-1, keepdims=True)
+        largest, smallest = scores.max(-1, keepdims=True), scores.min(-1, keepdims=True)
+        safe = (smallest > -_SAFE_EXPONENT) & (largest < _SAFE_EXPONENT)
+        scores -= xp.where(safe, 0, largest)
     return xp.exp(scores, out=scores)
 
 
 def _check_shapes(q: Array, k: Array, v: Array) -> None:
     fits = q.shape[-1] == k.shape[-1] and k.shape[:-1] == v.shape[:-1]
-    if not (fits and q.shape[:-2] == k.shape[:-2] and math.prod(q.shape) > 0):
+    if not (
+        fits and q.shape[:-2] == k.shape[:-2] and math.prod((*q.shape, *k.shape, *v.shape)) > 0
+    ):
         raise ValueError(
             "[attention] expected q (..., N, K), k (..., M, K) and v (..., M, V) with equal "
             f"leading axes, got {q.shape}, {k.shape} and {v.shape}"

@@ -27,8 +27,8 @@ def erf(x: Array, out: Array | None = None) -> Array:
     if x.dtype != xp.float32:
         y[...] = xp.fromiter(map(math.erf, x.ravel().tolist()), x.dtype, x.size).reshape(x.shape)
         return y
+    x = xp.clip(x, -_ERF_IS_ONE_FROM, _ERF_IS_ONE_FROM)
     squared = xp.asarray(x * x)
-    xp.minimum(squared, _ERF_IS_ONE_FROM**2, out=squared)
     first, second, *rest = _atanh_erf_polynomial()
     tangent = squared * first
     tangent += second

@@ -23,7 +23,7 @@ _TILE_QUERIES = 512
 _TILE_KEYS = 512
 _BLOCK_TILES = 4  # tiles of queries that use a copy of keys
 _BLOCKS = 4  # of one head's queries, and of its keys, going back: that many threads have work
-_SMALLEST_SUM, _LARGEST_SUM = 1e-20, 1e30  # of exp(scores): outside, exp may have lost something
+_SMALLEST_SUM, _LARGEST_SUM = 1e-15, 1e15  # of exp(scores): outside, exp may have lost something
 
 
 class TiledAttention:

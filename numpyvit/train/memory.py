@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 
-# Numbers of options from glibc's malloc.h: trim threshold, padding at the top, mmap threshold.
-_MALLOC_OPTIONS = {-1: 1 << 30, -2: 1 << 26, -3: 1 << 28}
+# Numbers of options, from glibc's malloc.h.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_freed_memory() -> None:
@@ -18,5 +18,7 @@ def keep_freed_memory() -> None:
         set_option = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library
         return
-    for option, size_bytes in _MALLOC_OPTIONS.items():
-        set_option(ctypes.c_int(option), ctypes.c_int(size_bytes))
+    # Some versions take no more than 32 MB for the threshold. Without it the others do harm.
+    if set_option(_MMAP_THRESHOLD, 1 << 28) or set_option(_MMAP_THRESHOLD, 1 << 25):
+        set_option(_TRIM_THRESHOLD, 1 << 30)
+        set_option(_TOP_PAD, 1 << 26)

@@ -8,7 +8,6 @@ not matter, and the partial sums that wait are at most one a level of the tree a
 from __future__ import annotations
 
 import contextlib
-import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -78,6 +77,7 @@ class WorkerPool:
         self._stack = contextlib.ExitStack()
         self._others: list[WorkerProcess] = []
         self._threads: ThreadPoolExecutor | None = None
+        self._one_at_a_time = threading.Lock()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -115,13 +115,19 @@ class WorkerPool:
         if not others or self._threads is None:
             run.work(task)
         else:
-            packed, errors = _packed(task), numpy.geterr()
-            futures = [
-                self._threads.submit(run.work_elsewhere, process, packed, errors)
-                for process in others
-            ]
-            run.work(task)
-            wait(futures)
+            packed, errors = Packed(task), numpy.geterr()
+            with self._one_at_a_time:
+                futures = [
+                    self._threads.submit(run.work_elsewhere, process, packed, errors)
+                    for process in others
+                ]
+                run.work(task)
+                try:
+                    wait(futures)
+                except BaseException as error:
+                    run.stop(error)
+                    wait(futures)
+                    raise
         return run.result()
 
 
@@ -145,14 +151,18 @@ class _Run:
                     return
                 self._tree.add(index, call(*self._arguments(index)))
         except BaseException as error:  # noqa: BLE001 (raised by `result`, once all have stopped)
-            self._errors.append(error)
+            self.stop(error)
+
+    def stop(self, error: BaseException) -> None:
+        """Have nobody take another index; `error` is what `result` raises, if it is the first."""
+        self._errors.append(error)
 
     def work_elsewhere(self, process: WorkerProcess, task: Packed, errors: Any) -> None:
         """The same, with another process that does the work."""
         try:
             process.set_task(task)
-        except RuntimeError as error:
-            self._errors.append(error)
+        except BaseException as error:  # noqa: BLE001 (as in `work`)
+            self.stop(error)
         else:
             with numpy.errstate(**errors):
                 self.work(lambda *arguments: process.call(arguments))
@@ -162,16 +172,6 @@ class _Run:
         if self._errors:
             raise self._errors[0]
         return self._tree.total
-
-
-def _packed(task: Task) -> Packed:
-    try:
-        return Packed(task)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise TypeError(
-            f"[WorkerPool] expected a task that can be sent to other processes, got one that "
-            f"cannot: {error}; define what it uses at the top of a module, or take 1 worker"
-        ) from error
 
 
 @contextlib.contextmanager

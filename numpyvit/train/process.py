@@ -20,11 +20,17 @@ from typing import Any, BinaryIO
 
 import numpy
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from numpyvit.threads import limit_threads
 from numpyvit.train.memory import keep_freed_memory
 
 Task = Callable[..., Any]
 
+_PATIENCE_S = 2.0  # for the end of a process that has been told to end
 _PIPE_BYTES = 1 << 20  # a micro-batch's messages, so that each takes one turn of the lock here
 _COMMAND = "from numpyvit.train.process import serve; serve()"
 _TASK, _CALL, _RETURNED, _RAISED = range(4)
@@ -32,11 +38,20 @@ _BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Packed:
-    """An object on its way to another process: its structure, and apart from it its arrays."""
+    """An object on its way to another process: its structure, and apart from it its arrays.
+
+    Raises TypeError for what cannot be pickled.
+    """
 
     def __init__(self, value: Any) -> None:
         arrays: list[pickle.PickleBuffer] = []
-        self.structure = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
+        try:
+            self.structure = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise TypeError(
+                f"[WorkerPool] expected what can be sent to another process: {error}; define what "
+                "the task uses at the top of a module, or take 1 worker"
+            ) from error
         self.arrays = [array.raw() for array in arrays]
 
 
@@ -56,9 +71,11 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             env=environment,
             bufsize=_PIPE_BYTES,
-            pipesize=_PIPE_BYTES,
             process_group=0,  # out of reach of the terminal's Ctrl-C
         )
+
+        for pipe in (self._process.stdin, self._process.stdout):
+            _widen(pipe.fileno())  # type: ignore[union-attr]
 
     def set_task(self, task: Packed) -> None:
         """Make this the task of the calls that follow."""
@@ -67,7 +84,7 @@ class WorkerProcess:
     def call(self, arguments: Sequence[Any]) -> Any:
         """What the task returns for `arguments`; what it raises is raised here.
 
-        Raises RuntimeError when the process ended meanwhile.
+        Raises TypeError for arguments that cannot be pickled, RuntimeError when the process ended.
         """
         self._write(_CALL, Packed((tuple(arguments), numpy.geterr())))
         try:
@@ -80,33 +97,45 @@ class WorkerProcess:
         return value
 
     def close(self) -> None:
-        """End the process and wait for it."""
+        """End the process: kindly first, by closing its pipes."""
         for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
-        self._process.wait()
+        try:
+            self._process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:  # a fork of this process may hold the pipes open
+            self._process.kill()
+            self._process.wait()
 
     def _write(self, kind: int, content: Packed) -> None:
         try:
             _write(self._process.stdin, kind, content)  # type: ignore[arg-type]
-        except BrokenPipeError:
+        except OSError:
             raise self._ended() from None
 
     def _ended(self) -> RuntimeError:
+        status = self._process.wait()
         return RuntimeError(
-            f"[WorkerPool] a worker process ended with status {self._process.wait()}; if memory "
-            "was short, take fewer workers"
+            f"[WorkerPool] a worker process ended with status {status} (below 0: it was killed); "
+            "if memory was short, take fewer workers"
         )
+
+
+def _widen(pipe: int) -> None:
+    """Have the system keep room for a whole message, where it can and may."""
+    with contextlib.suppress(AttributeError, OSError):  # not on Linux, or over the user's share
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def serve() -> None:
     """The far end: obey what comes in through stdin, until it closes."""
     keep_freed_memory()
     inward = os.fdopen(os.dup(sys.stdin.fileno()), "rb", _PIPE_BYTES)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())  # nothing for a task to read
     outward = os.fdopen(os.dup(sys.stdout.fileno()), "wb", _PIPE_BYTES)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a task prints stays out of the pipe
     task: Task = _no_task
-    with limit_threads(1), contextlib.suppress(EOFError, BrokenPipeError):
+    with limit_threads(1), contextlib.suppress(EOFError, OSError):
         while True:
             kind, structure, arrays = _read(inward)
             if kind == _TASK:
@@ -120,7 +149,12 @@ def _unpacked(structure: bytes, arrays: list[numpy.ndarray]) -> Task:
     try:
         return pickle.loads(structure, buffers=arrays)
     except Exception as error:  # noqa: BLE001 (whatever it is, the first call raises it)
-        return _Raising(_portable(error))
+        return _Raising(
+            TypeError(
+                f"[WorkerPool] the task cannot be built in another process: {error}; define what "
+                "it uses in a module that can be imported, or take 1 worker"
+            )
+        )
 
 
 class _Raising:

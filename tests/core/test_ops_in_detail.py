@@ -306,3 +306,16 @@ def test_a_large_gelu_is_that_of_its_pieces(op, rng):
         y_alone, pullback = op(row.copy())
         assert_same_bits(y_row, y_alone)
         assert_same_bits(dx_row, pullback(dy_row)[0])
+
+
+def test_erf_of_huge_values_is_one_without_a_warning() -> None:
+    huge = np.array([1e25, -1e25, 3e38, np.inf, -np.inf], np.float32)
+    assert np.abs(ops.erf(huge) - np.sign(huge)).max() <= np.finfo(np.float32).eps
+
+
+@pytest.mark.parametrize("keys_and_width", [(0, 4), (3, 0)])
+def test_attention_without_keys_or_values_is_one_clear_error(keys_and_width: tuple) -> None:
+    keys, width = keys_and_width
+    q, k, v = np.ones((2, 3, 4)), np.ones((2, keys, 4)), np.ones((2, keys, width))
+    with pytest.raises(ValueError, match=r"\[attention\] expected"):
+        ops.attention(q, k, v)

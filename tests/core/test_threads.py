@@ -145,3 +145,22 @@ def test_numpys_own_openblas_is_found_and_obeys() -> None:
         assert held
         assert get() == 1
     assert get() == before
+
+
+def test_contexts_that_overlap_leave_nothing_behind(blas: list[int]) -> None:
+    cores = threads.most_threads()
+    first, second = limit_threads(1), limit_threads(1)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert threads.most_threads() == 1
+    second.__exit__(None, None, None)
+    assert threads.most_threads() == cores
+
+    one, other = single_threaded_blas(), single_threaded_blas()
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert blas[-1] == 1
+    other.__exit__(None, None, None)
+    assert blas[-1] == 4

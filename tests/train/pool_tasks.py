@@ -36,6 +36,11 @@ def chatty() -> list[np.ndarray]:
     return [np.ones(1)]
 
 
+def chatty_with(anything: object) -> list[np.ndarray]:
+    """The same, with an argument."""
+    return chatty()
+
+
 class UnsendableError(Exception):
     """Cannot be unpickled: its constructor wants two arguments."""
 

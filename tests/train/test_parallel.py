@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -187,7 +188,10 @@ def test_a_task_of_a_module_that_the_process_does_not_have_is_the_first_calls_er
     module = types.ModuleType("only_here")
     exec("def task(): return []", module.__dict__)
     monkeypatch.setitem(sys.modules, "only_here", module)
-    with WorkerPool(2) as pool, pytest.raises(ModuleNotFoundError, match="only_here"):
+    with (
+        WorkerPool(2) as pool,
+        pytest.raises(TypeError, match=built),
+    ):
         pool.sum(module.task, lambda index: time.sleep(0.01) or (), 200)
 
 
@@ -314,21 +318,26 @@ def test_any_number_of_workers_gives_the_same_bits_though_blas_keeps_its_threads
     assert done.stdout == "True\n", done.stderr
 
 
-def test_memory_options_are_set_where_the_c_library_has_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    calls: list[tuple[int, int]] = []
+@pytest.mark.parametrize(("most", "tried"), [(1 << 30, [28]), (1 << 25, [28, 25])])
+def test_memory_options_are_set_where_the_c_library_takes_them(most, tried, monkeypatch):
+    calls = []
 
-    class Library:
-        @staticmethod
-        def mallopt(option: ctypes.c_int, size: ctypes.c_int) -> int:
-            calls.append((option.value, size.value))
-            return 1
+    def mallopt(option, size_bytes):
+        calls.append((option, size_bytes))
+        return int(option != -3 or size_bytes <= most)
 
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: types.SimpleNamespace(mallopt=mallopt))
     memory.keep_freed_memory()
-    assert sorted(option for option, _ in calls) == [-3, -2, -1]
-    assert all(size > 0 for _, size in calls)
+    assert calls[:-2] == [(-3, 1 << bits) for bits in tried]  # without it the others do harm
+    assert [option for option, _ in calls[-2:]] == [-1, -2]
+
+
+def test_no_memory_option_is_set_where_the_first_is_refused(monkeypatch):
+    calls = []
+    refusing = types.SimpleNamespace(mallopt=lambda *option: calls.append(option) or 0)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: refusing)
+    memory.keep_freed_memory()
+    assert {option for option, _ in calls} == {-3}
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,3 +350,52 @@ def test_a_ctrl_c_at_the_terminal_does_not_reach_the_worker_processes():
     with WorkerPool(2) as pool:
         worker = pool._others[0]._process.pid
         assert os.getpgid(worker) == worker != os.getpgid(0)
+
+
+def test_a_pool_works_where_pipes_may_not_be_widened(monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="pipes cannot be widened here")
+
+    def refuse(*arguments):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    with WorkerPool(2) as pool:
+        assert pool.sum(pool_tasks.chatty, lambda index: (), 8)[0].item() == 8
+
+
+def test_a_process_that_does_not_end_by_itself_is_killed(monkeypatch):
+    monkeypatch.setattr("numpyvit.train.process._PATIENCE_S", 0.05)
+    with WorkerPool(2) as pool:
+        process = pool._others[0]._process
+        process.send_signal(signal.SIGSTOP)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_arguments_that_cannot_be_sent_are_one_clear_error():
+    def arguments(index):
+        time.sleep(0.01)
+        return (lambda: None,)
+
+    with WorkerPool(2) as pool, pytest.raises(TypeError, match="can be sent to another process"):
+        pool.sum(pool_tasks.chatty_with, arguments, 50)
+
+
+IN_MAIN = """
+import numpy as np
+from numpyvit.train import WorkerPool
+def task(index):
+    import time; time.sleep(0.01)
+    return [np.ones(1)]
+with WorkerPool(2) as pool:
+    try:
+        pool.sum(task, lambda index: (index,), 200)
+    except TypeError as error:
+        print(error)
+"""
+
+
+def test_a_task_of_the_script_itself_is_one_clear_error():
+    done = subprocess.run(
+        [sys.executable, "-c", IN_MAIN], capture_output=True, text=True, check=False
+    )
+    assert "in a module that can be imported, or take 1 worker" in done.stdout, done.stderr
