@@ -131,12 +131,12 @@ def attention(shape: tuple[int, int, int], device: str) -> dict[str, Call]:
     moved = [to_device(array, device) for array in drawn]
     calls = {OURS: synchronised(ours(moved), wait), HOST: ours(drawn)}
     if torch := torch_on(device):
-        *leaves, dy = (torch.from_numpy(array).to(device) for array in drawn)
+        *leaves, dy = (torch.from_numpy(array[None]).to(device) for array in drawn)
         leaves = [leaf.requires_grad_() for leaf in leaves]
 
         def theirs() -> Results:
             y = torch.nn.functional.scaled_dot_product_attention(*leaves)
-            return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
+            return [y.detach()[0], *(dx[0] for dx in torch.autograd.grad(y, leaves, dy))]
 
         wait = torch.cuda.synchronize if device == "cuda" else int
         calls = {REFERENCE: synchronised(theirs, wait), **calls}
@@ -219,7 +219,3 @@ def card() -> str:
     import cupy
 
     return cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
-
-
-if __name__ == "__main__":
-    main()
