@@ -36,9 +36,10 @@ LINEAR_FORWARD: Passes = {ROW: 1}  # the bias
 LINEAR_BACK: Passes = {ROW_SUM: 1}
 NORM_FORWARD: Passes = {ROW_SUM: 2, COLUMN: 2, ROW: 2}  # mean, variance; centre, scale; affine
 NORM_BACK: Passes = {ARRAY: 2, ROW: 1, ROW_SUM: 3, COLUMN: 3}
-GELU_TANH: Passes = {NUMBER: 5, ARRAY: 2}
-GELU_TANH_SLOPE: Passes = {NUMBER: 6, ARRAY: 3}
-GELU_EXACT: Passes = {NUMBER: 18, ARRAY: 14}  # erf as tanh of a polynomial of degree 12
+GELU_TANH: Passes = {NUMBER: 4, ARRAY: 3}
+GELU_TANH_SLOPE: Passes = {NUMBER: 3, ARRAY: 4}
+GELU_EXACT: Passes = {NUMBER: 11, ARRAY: 8}  # erf as tanh of x times a polynomial in x^2, degree 6
+GELU_EXACT_SLOPE: Passes = {NUMBER: 2, ARRAY: 3}  # its exponential is not charged
 SOFTMAX_FORWARD: Passes = {ROW_SUM: 1}
 SOFTMAX_BACK: Passes = {COLUMN: 1, ARRAY: 1}
 QUERIES: Passes = {NUMBER: 1}
@@ -151,7 +152,7 @@ def _block(config: ViTConfig, images: int, asking: int, saving: bool) -> Iterato
     yield Work(GELU, TANH, values), (_moved(GELU, 3 * values, {ARRAY: 1}, values),)
     yield _moved(GELU, 0, GELU_EXACT if exact else GELU_TANH, values), ()
     if saving:
-        yield _moved(GELU, values, GELU_TANH_SLOPE, values), ()
+        yield _moved(GELU, values, GELU_EXACT_SLOPE if exact else GELU_TANH_SLOPE, values), ()
     yield from _linear(rows, hidden, d)
     yield from _residual(config, rows * d, rows * d)
 
