@@ -41,7 +41,8 @@ def _defines_name(node: ast.stmt) -> bool:
 def run(name: str, options: list[str]) -> int:
     """Run one benchmark in a process of its own, so that imports and memory do not mix."""
     path = os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")]))
-    # Not `-m`: worker processes that are spawned would import the benchmark as their main module.
+    # Not `-m`: what a benchmark defines would belong to `__main__`, and the contenders' processes,
+    # to which some of it is sent, have a `__main__` of their own.
     # Its first argument is what argparse takes for the program's name.
     code = f"import sys; sys.argv[0] = 'python -m benchmarks {name}'; "
     code += f"from benchmarks.{name} import main; main()"

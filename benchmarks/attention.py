@@ -286,7 +286,3 @@ def draw(rows: list[Row], path: Path) -> None:
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
     print(f"written: {path}", flush=True)
-
-
-if __name__ == "__main__":
-    main()

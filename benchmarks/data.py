@@ -171,7 +171,3 @@ def main(argv: list[str] | None = None) -> None:
     print_rows(rows)
     save(NAME, rows, options.out)
     draw(rows, options.out / f"{NAME}.png")
-
-
-if __name__ == "__main__":
-    main()

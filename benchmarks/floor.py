@@ -290,7 +290,3 @@ def _cases(quick: bool, rounds: int) -> Iterator[dict[str, Any]]:
     for dropout in (0.0, 0.1):
         yield training("vit_cifar_patch4_32", 64 if quick else 256, dropout, rounds)
     yield inference("vit_tiny_patch16_224" if quick else "vit_base_patch16_224", 1, rounds)
-
-
-if __name__ == "__main__":
-    main()

@@ -148,7 +148,3 @@ def main(argv: list[str] | None = None) -> None:
     print_rows([{k: v for k, v in row.items() if k not in hidden} for row in rows])
     save(NAME, rows, options.out)
     draw(rows, options.out / f"{NAME}.png")
-
-
-if __name__ == "__main__":
-    main()

@@ -334,7 +334,3 @@ def with_ratio_to_torch(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """`ratio` stays the one to the composed form; None where PyTorch did not take part."""
     base = next((row["median_s"] for row in rows if row["contender"] == TORCH), None)
     return [row | {"to_PyTorch": base and row["median_s"] / base} for row in rows]
-
-
-if __name__ == "__main__":
-    main()

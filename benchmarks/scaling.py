@@ -153,7 +153,3 @@ def main(argv: list[str] | None = None) -> None:
         print(f"speed-up from 1 to {count} workers: {gain:.2f}")
     save(NAME, rows, options.out, speed_up_from_one_worker=gains)
     draw(rows, options.out / f"{NAME}.png")
-
-
-if __name__ == "__main__":
-    main()

@@ -186,7 +186,3 @@ def draw(rows: list[Row], installed: list[Row], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
-
-
-if __name__ == "__main__":
-    main()

@@ -339,7 +339,3 @@ def draw(rows: list[Row], kinds: dict[str, str], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
-
-
-if __name__ == "__main__":
-    main()
