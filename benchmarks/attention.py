@@ -248,7 +248,7 @@ def main(argv: list[str] | None = None) -> None:
                 row["tokens"] = size.tokens
             print_rows(new)
             rows += new
-    save(NAME, rows, options.out)
+    save(NAME, rows, options.out, threads=f"each contender {available_cores()}")
     draw(rows, options.out / f"{NAME}.png")
 
 

@@ -161,7 +161,9 @@ def main(argv: list[str] | None = None) -> None:
                 row["images a second"] = batch / row["median_s"]
             print_rows(found)
             rows += found
-    path = save(NAME, rows, options.out, agreement=agreement)
+    path = save(
+        NAME, rows, options.out, threads=f"each contender {available_cores()}", agreement=agreement
+    )
     draw(rows, path.with_suffix(".png"))
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.memory_probe import supported
 from benchmarks.side_by_side import Remote, available, parser, print_rows, save
-from benchmarks.training_step import Setting
+from benchmarks.training_step import THREADS, Setting
 from numpyvit.train import available_cores
 
 NAME = "memory"
@@ -135,7 +135,7 @@ def draw(rows: list[Row], path: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print, save."""
-    options = parser(__doc__ or "", rounds=1).parse_args(argv)
+    options = parser(__doc__ or "", rounds=3).parse_args(argv)
     if not supported():
         print("skipped: memory: this system has no /proc/self/clear_refs (Linux has)")
         return
@@ -146,5 +146,5 @@ def main(argv: list[str] | None = None) -> None:
             rows += rows_of_setting(Setting(MODEL, batch, dropout), options.rounds)
     hidden = ("batch", "dropout")
     print_rows([{k: v for k, v in row.items() if k not in hidden} for row in rows])
-    save(NAME, rows, options.out)
+    save(NAME, rows, options.out, threads=THREADS)
     draw(rows, options.out / f"{NAME}.png")

@@ -25,6 +25,7 @@ __all__ = ["Remote", "available", "parser", "print_rows", "race", "rows_of", "sa
 
 RESULTS = ROOT / "benchmarks" / "results"
 QUICK_ROUNDS = 3
+PATHS = {"--out": "FOLDER", "--python312": "PATH"}  # options whose values are not recorded
 
 Contenders = Mapping[str, Callable[[], Any]]
 Row = dict[str, Any]
@@ -174,14 +175,14 @@ def available(module: str) -> bool:
     return False
 
 
-def save(name: str, rows: Sequence[Row], out: Path, **extra: Any) -> Path:
+def save(name: str, rows: Sequence[Row], out: Path, *, threads: str = "", **extra: Any) -> Path:
     """Write `rows` with all that is needed to read them to NAME.json and NAME.md in `out`.
 
-    Values of `extra` that are lists of rows become tables of NAME.md as well. Returns the path of
-    NAME.json.
+    `threads` says what the benchmark set, in contenders' processes, say. Values of `extra` that are
+    lists of rows become tables of NAME.md as well. Returns the path of NAME.json.
     """
     out.mkdir(parents=True, exist_ok=True)
-    about = _about(name)
+    about = _about(name, threads)
     path = out / f"{name}.json"
     path.write_text(json.dumps({**about, "rows": rows, **extra}, indent=1) + "\n")
     lines = "\n".join(f"- {key}: {value}" for key, value in about.items())
@@ -194,7 +195,7 @@ def save(name: str, rows: Sequence[Row], out: Path, **extra: Any) -> Path:
     return path
 
 
-def _about(name: str) -> Row:
+def _about(name: str, threads: str) -> Row:
     """The machine, the versions and the command."""
     return {
         "machine": _machine(),
@@ -203,10 +204,24 @@ def _about(name: str) -> Row:
         "python": platform.python_version(),
         "numpy": numpy.__version__,
         "torch": _version("torch"),
-        "threads": _threads(),
+        "threads": _threads(threads),
         "commit": _commit(),
-        "command": shlex.join(["python", "-m", "benchmarks", name, *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "benchmarks", name, *_without_paths(sys.argv[1:])]),
     }
+
+
+def _without_paths(words: Sequence[str]) -> list[str]:
+    """A command line's options, with a name in place of each path that the user gave."""
+    found: list[str] = []
+    before = ""
+    for word in words:
+        option, equals, _ = word.partition("=")
+        if before in PATHS:
+            found.append(PATHS[before])
+        else:
+            found.append(f"{option}={PATHS[option]}" if equals and option in PATHS else word)
+        before = "" if before in PATHS else word
+    return found
 
 
 def _machine() -> str:
@@ -226,11 +241,13 @@ def _version(module: str) -> str | None:
         return None
 
 
-def _threads() -> str:
-    """PyTorch's threads, where it is loaded, and the variables that set others."""
+def _threads(said: str) -> str:
+    """The variables that set threads, and what the benchmark said; else PyTorch's, if loaded."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     found = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
-    if "torch" in sys.modules:
+    if said:
+        found.append(said)
+    elif "torch" in sys.modules:
         found.append(f"torch {sys.modules['torch'].get_num_threads()}")
     return ", ".join(found) or "as by default"
 

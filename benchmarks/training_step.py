@@ -53,6 +53,7 @@ KEEP_FREED_MEMORY = {
     "MALLOC_TOP_PAD_": str(1 << 26),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 28),
 }
+THREADS = f"PyTorch {available_cores()}, numpyvit 1 in each worker"
 SLOW_ROUNDS = 3  # of the libraries, which take several times as long as the others
 
 
@@ -293,7 +294,15 @@ def main(argv: list[str] | None = None) -> None:
     print_rows(ratios)
     if not options.keep_freed_memory:
         kinds = {name: entry.kind for name, entry in entries.items()}
-        path = save(NAME, rows, options.out, ratios=ratios, agreement=agreement, kinds=kinds)
+        path = save(
+            NAME,
+            rows,
+            options.out,
+            threads=THREADS,
+            ratios=ratios,
+            agreement=agreement,
+            kinds=kinds,
+        )
         draw(rows, kinds, path.with_suffix(".png"))
 
 

@@ -75,6 +75,15 @@ def test_results_are_saved_with_what_is_needed_to_read_them(tmp_path):
     assert "## ratios" in text
 
 
+def test_the_record_names_threads_but_no_path_of_the_user(tmp_path, monkeypatch):
+    words = ["--python312", "/home/me/python", "--rounds", "3", f"--out={tmp_path}"]
+    monkeypatch.setattr("sys.argv", ["program", *words])
+    record = json.loads(save("name", [], tmp_path, threads="PyTorch 2").read_text())
+    command = "python -m benchmarks name --python312 PATH --rounds 3 --out=FOLDER"
+    assert record["command"] == command
+    assert record["threads"].endswith("PyTorch 2")
+
+
 def test_a_try_has_fewer_rounds_unless_their_number_is_given():
     options = parser("Doc.\n\nMore.", rounds=20)
     assert options.parse_args([]).rounds == 20
