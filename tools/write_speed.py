@@ -16,6 +16,7 @@ from write_results import replace_between
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 MODEL = "vit_cifar_patch4_32"
+PRUNED = "PyTorch with our last block: the class token alone"
 
 
 class Results:
@@ -45,12 +46,11 @@ def training_rows(results: Results) -> list[tuple[str, str]]:
             row = found[f"{MODEL}, batch {batch}, dropout {dropout}"]
             with_what = "without dropout" if dropout == "0" else f"dropout {dropout}"
             versus = row["fastest PyTorch mode"]
-            lines.append(
-                (
-                    f"training step, batch {batch}, {with_what} | {versus}, its fastest mode",
-                    f"{row['numpyvit / it']:.2f}",
-                )
-            )
+            step = f"training step, batch {batch}, {with_what}"
+            lines.append((f"{step} | {versus}, its fastest mode", f"{row['numpyvit / it']:.2f}"))
+            pruned = row["numpyvit / class token only"]
+            if pruned is not None:
+                lines.append((f"{step} | {PRUNED}", f"{pruned:.2f}"))
     row = found[f"{MODEL}, batch 256, dropout 0"]
     library = row["fastest other NumPy library"]
     lines.append(
