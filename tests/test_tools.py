@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 
@@ -79,3 +80,9 @@ def test_a_command_with_a_path_of_the_machine_is_not_packaged(tool, finished, wo
 def test_a_run_on_pictures_of_one_s_own_is_not_packaged(tool, finished):
     with pytest.raises(SystemExit, match="folder of one's own"):
         tool.package(finished(data="/home/pictures"), tiny.NAME, "numpyvit train")
+
+
+def test_the_readme_shows_what_the_benchmarks_wrote(repository, monkeypatch):
+    monkeypatch.syspath_prepend(repository / "tools")
+    tool = importlib.import_module("write_speed")
+    assert tool.table(tool.Results(tool.RESULTS)) in (repository / "README.md").read_text()

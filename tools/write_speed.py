@@ -91,12 +91,8 @@ def rows_of(results: Results) -> list[tuple[str, str]]:
     workers = f"numpyvit, {results.record('memory')['cores']} workers"
     for dropout in ("0", "0.1"):
         row = results.row("memory", f"batch 256, dropout {dropout}", workers)
-        lines.append(
-            (
-                f"memory of that step beyond imports, dropout {dropout} | PyTorch eager",
-                f"{row['ratio']:.2f}",
-            )
-        )
+        what = f"memory of a training step beyond imports, batch 256, dropout {dropout}"
+        lines.append((f"{what} | PyTorch eager", f"{row['ratio']:.2f}"))
     row = results.row("startup", "import", "import numpyvit")
     lines.append(("`import numpyvit` | `import numpy`", f"{row['ratio']:.2f}"))
     row = results.row("startup", "first prediction", "numpyvit")
@@ -107,7 +103,9 @@ def rows_of(results: Results) -> list[tuple[str, str]]:
         if row["contender"] == "numpyvit" and MODEL in row["case"]
     ]
     gains = results.record("scaling")["speed_up_from_one_worker"]
-    lines += [(f"one worker, batch 256 | {n} workers", f"{gain:.2f}") for n, gain in gains.items()]
+    lines += [
+        (f"one worker's step, batch 256 | {n} workers", f"{gain:.2f}") for n, gain in gains.items()
+    ]
     return lines
 
 
