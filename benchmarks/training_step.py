@@ -47,7 +47,7 @@ NAME = "training_step"
 
 OURS, TORCH, LIBRARIES = "numpyvit", "PyTorch", "NumPy library"
 PRUNED = "PyTorch, class token only"  # of the last block's output, as numpyvit
-# What numpyvit.train.parallel.keep_freed_memory sets, as glibc reads it from the environment.
+# What numpyvit.train.memory.keep_freed_memory sets, as glibc reads it from the environment.
 KEEP_FREED_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_TOP_PAD_": str(1 << 26),

@@ -47,9 +47,9 @@ class AdamW(Optimizer):
             state.update(step=0, exp_avg=zeros_like(value), exp_avg_sq=zeros_like(value))
         state["step"] += 1
         for arrays in stretches(value, gradient, state["exp_avg"], state["exp_avg_sq"]):
-            self._update_chunk(*arrays, group=group, step=state["step"])
+            self._update_stretch(*arrays, group=group, step=state["step"])
 
-    def _update_chunk(
+    def _update_stretch(
         self, p: Array, g: Array, m: Array, v: Array, *, group: Group, step: int
     ) -> None:
         xp = array_module(p, g, m, v)

@@ -73,7 +73,6 @@ class WorkerProcess:
             bufsize=_PIPE_BYTES,
             process_group=0,  # out of reach of the terminal's Ctrl-C
         )
-
         for pipe in (self._process.stdin, self._process.stdout):
             _widen(pipe.fileno())  # type: ignore[union-attr]
 
@@ -202,7 +201,7 @@ def _read(pipe: BinaryIO) -> tuple[int, bytes, list[numpy.ndarray]]:
     kind, count = struct.unpack("<2Q", _exactly(pipe, 16))
     size, *sizes = struct.unpack(f"<{count}Q", _exactly(pipe, 8 * count))
     structure = _exactly(pipe, size)
-    arrays = [numpy.empty(size, numpy.uint8) for size in sizes]
+    arrays = [numpy.empty(length, numpy.uint8) for length in sizes]
     for array in arrays:
         if pipe.readinto(array) != array.nbytes:  # type: ignore[attr-defined]
             raise EOFError

@@ -20,8 +20,6 @@ from numpyvit.train.parallel import Partial, TreeSum, WorkerPool
 
 _CACHE_BYTES = 1 << 20  # what the widest activation of a micro-batch may take
 _TURNS = 16  # at least as many, where there are as many micro-batches: for machines of many cores
-
-
 _EVALUATION_BATCH = 32  # images
 
 
