@@ -18,60 +18,65 @@ def conv2d(
 ) -> OpResult:
     """Cross-correlation of images `x` (B, C, H, W) with `weight` (O, C, P, Q); `bias` (O,).
 
-    Every window becomes a column of C*P*Q values, so that the whole convolution is one product.
-    Returns (B, O, (H + 2*padding - P) // stride + 1, (W + 2*padding - Q) // stride + 1).
+    Every window becomes a row of P*Q*C values, so that the whole convolution is one product.
+    Returns (B, O, (H + 2*padding - P) // stride + 1, (W + 2*padding - Q) // stride + 1), whose
+    channels are neighbours in memory: the next convolution copies its windows in long pieces.
     """
     stride, padding = _pair(stride, "stride", 1), _pair(padding, "padding", 0)
     _check(x, weight, padding)
     xp = array_module(x, weight, bias)
-    padded = x
+    (o, c, p, q), (height, width) = weight.shape, x.shape[2:]
+    padded = xp.ascontiguousarray(x.transpose(0, 2, 3, 1))  # b c h w -> b h w c
     if any(padding):
-        padded = xp.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
-    o, c, p, q = weight.shape
+        padded = xp.pad(padded, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
     windows = _windows(padded, (p, q), stride)
-    b, _, h, w, *_ = windows.shape
-    # b c h w p q -> (b h w) (c p q)
-    columns = windows.transpose(0, 2, 3, 1, 4, 5).reshape(b * h * w, c * p * q)
-    y = columns @ weight.reshape(o, -1).T
+    b, h, w, *_ = windows.shape
+    rows = windows.reshape(b * h * w, p * q * c)
+    kernel = weight.transpose(0, 2, 3, 1).reshape(o, p * q * c)
+    y = rows @ kernel.T
     if bias is not None:
         y += bias
 
     def pullback(dy: Array, needs: Needs = (True, True, True)) -> tuple[Array | None, ...]:
         dy = dy.transpose(0, 2, 3, 1).reshape(-1, o)
-        dx = None
+        dx = dweight = dbias = None
         if needs[0]:
-            dcolumns = (dy @ weight.reshape(o, -1)).reshape(b, h, w, c, p, q)
-            dx = _fold(dcolumns.transpose(0, 3, 1, 2, 4, 5), padded.shape, stride)
-            height, width = x.shape[2:]
-            dx = dx[:, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
-        dweight = (dy.T @ columns).reshape(weight.shape) if needs[1] else None
-        dbias = dy.sum(0) if bias is not None and needs[2] else None
+            dx = _fold((dy @ kernel).reshape(windows.shape), padded.shape, stride)
+            dx = dx[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
+            dx = dx.transpose(0, 3, 1, 2)
+        if needs[1]:
+            dweight = (dy.T @ rows).reshape(o, p, q, c).transpose(0, 3, 1, 2)
+            dweight = xp.ascontiguousarray(dweight)
+        if bias is not None and needs[2]:
+            dbias = xp.ones(len(dy), dy.dtype) @ dy
         return (dx, dweight, dbias)[: len(needs)]
 
     return y.reshape(b, h, w, o).transpose(0, 3, 1, 2), pullback
 
 
 def _windows(padded: Array, kernel: Pair, stride: Pair) -> Array:
-    """A view of every window: (B, C, H, W) -> (B, C, rows, columns, P, Q)."""
-    b, c, height, width = padded.shape
+    """A view of every window: (B, H, W, C) -> (B, rows, columns, P, Q, C)."""
+    b, height, width, c = padded.shape
     rows, columns = (height - kernel[0]) // stride[0] + 1, (width - kernel[1]) // stride[1] + 1
-    *outer, down, right = padded.strides
+    outer, down, right, inner = padded.strides
     return array_module(padded).lib.stride_tricks.as_strided(
         padded,
-        (b, c, rows, columns, *kernel),
-        (*outer, down * stride[0], right * stride[1], down, right),
+        (b, rows, columns, *kernel, c),
+        (outer, down * stride[0], right * stride[1], down, right, inner),
     )
 
 
 def _fold(windows: Array, shape: tuple[int, ...], stride: Pair) -> Array:
-    """Add the windows (B, C, rows, columns, P, Q) up where they lie: the reverse of `_windows`."""
-    _, _, rows, columns, p, q = windows.shape
+    """Add the windows (B, rows, columns, P, Q, C) up where they lie: the reverse of `_windows`."""
+    _, rows, columns, p, q, _ = windows.shape
+    if (rows, columns) == shape[1:3]:  # windows of one pixel
+        return windows.reshape(shape)
     folded = array_module(windows).zeros(shape, windows.dtype)
     for i in range(p):
         for j in range(q):
             row_ends, column_ends = i + stride[0] * rows, j + stride[1] * columns
-            folded[:, :, i : row_ends : stride[0], j : column_ends : stride[1]] += windows[
-                ..., i, j
+            folded[:, i : row_ends : stride[0], j : column_ends : stride[1]] += windows[
+                :, :, :, i, j
             ]
     return folded
 
