@@ -16,7 +16,7 @@ The numbers stay as they are, to the bit.
 
 targets:
   timm            timm's names, which are also DeiT's, MAE's and DINO's
-  torchvision     for VisionTransformer.load_state_dict, once
+  torchvision     for ImageModel.load_state_dict, once
                   safetensors.torch.load_file has read it
   hugging-face    a folder that transformers' from_pretrained opens
   google          vit_jax's names, .npz alone

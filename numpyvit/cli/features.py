@@ -16,7 +16,7 @@ from numpyvit.cli import errors, opening, output, parsing
 from numpyvit.cli.opening import Opened
 from numpyvit.cli.photos import PICTURES_HELP, STATUS_HELP, Reader, as_batch, picture_files
 from numpyvit.cli.progress import Progress
-from numpyvit.models import VisionTransformer, replacing
+from numpyvit.models import ImageModel, replacing
 from numpyvit.tensor import no_grad
 from numpyvit.threads import most_threads, run_tiles
 
@@ -126,7 +126,7 @@ def _write(args: argparse.Namespace, opened: Opened, files: list[str], out: Path
 
 
 def pooled_features(
-    model: VisionTransformer, images: NDArray[Any], pooling: str
+    model: ImageModel, images: NDArray[Any], pooling: str
 ) -> NDArray[numpy.floating]:
     """Images (B, C, H, W) -> vectors (B, D), each core its share; the model in `eval()` mode."""
     count = min(most_threads(), len(images))

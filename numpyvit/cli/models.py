@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from numpyvit.backend import suggest
 from numpyvit.cli import errors, output, parsing
 from numpyvit.models import (
     VARIANTS,
-    ViTConfig,
     count_multiply_adds,
     count_parameters,
     list_models,
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     return errors.SUCCESS
 
 
-def _row(name: str, config: ViTConfig) -> tuple[str, ...]:
+def _row(name: str, config: Any) -> tuple[str, ...]:
     sizes = (
         config.image_size,
         config.patch_size,
@@ -68,4 +68,8 @@ def _row(name: str, config: ViTConfig) -> tuple[str, ...]:
         config.num_heads,
     )
     giga = output.multiply_adds(count_multiply_adds(config))
-    return name, f"{count_parameters(config):,}", giga, *map(str, sizes)
+    return name, f"{count_parameters(config):,}", giga, *map(_size, sizes)
+
+
+def _size(value: Any) -> str:
+    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -18,10 +18,10 @@ from numpyvit.cli import errors, output, parsing
 from numpyvit.data import PREPROCESSINGS, Preprocessing
 from numpyvit.data.preprocessing import LARGEST_SIDE
 from numpyvit.models import (
+    FAMILIES,
+    ImageModel,
     Labelling,
     SavedModel,
-    VisionTransformer,
-    ViTConfig,
     load_model,
     packaged_archive,
 )
@@ -63,7 +63,7 @@ class Opened:
 
     path: Path
     name: str
-    model: VisionTransformer
+    model: ImageModel
     labelling: Labelling
     preprocessing: Preprocessing
     report: list[tuple[str, str]] = dataclasses.field(default_factory=list)
@@ -123,26 +123,41 @@ def side(text: str) -> int:
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """A field of ViTConfig, or "preprocessing", and its value: from "num_heads=6"."""
+    """A field of a model's configuration, or "preprocessing", and its value: from "num_heads=6"."""
     name, equals, value = text.partition("=")
     name = name.strip().replace("-", "_")
     name = INSPECTED.get(name, name)
-    kinds = {field.name: str(field.type) for field in dataclasses.fields(ViTConfig)}
+    kinds = {
+        field.name: str(field.type)
+        for family in FAMILIES.values()
+        for field in dataclasses.fields(family.config)
+    }
     kinds["preprocessing"] = "str"
     if not equals:
         raise argparse.ArgumentTypeError(f"expected FIELD=VALUE as in num_heads=6, got {text!r}")
     if name in NOT_SET:
         raise argparse.ArgumentTypeError(f"{name} cannot be set: {NOT_SET[name]}")
     if name not in kinds:
-        raise argparse.ArgumentTypeError(f"unknown field {name!r}; {suggest(name, SETTABLE)}")
+        raise argparse.ArgumentTypeError(f"unknown field {name!r}; {suggest(name, kinds)}")
     if name == "preprocessing" and value.strip() not in PREPROCESSINGS:
         near = suggest(value.strip(), PREPROCESSINGS)
         raise argparse.ArgumentTypeError(f"unknown preprocessing {value.strip()!r}; {near}")
-    convert: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": _truth}
+    convert: dict[str, Any] = {
+        "int": int,
+        "float": float,
+        "str": str,
+        "bool": _truth,
+        "tuple[int, ...]": lambda text: tuple(map(int, text.split(","))),
+    }
     try:
         return name, convert[kinds[name]](value.strip())
     except (KeyError, ValueError):
-        meaning = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+        meaning = {
+            "int": "a whole number",
+            "float": "a number",
+            "bool": "true or false",
+            "tuple[int, ...]": "whole numbers with commas between",
+        }
         raise argparse.ArgumentTypeError(
             f"expected {meaning[kinds[name]]} as {name}, got {value!r}"
         ) from None

@@ -16,7 +16,6 @@ from numpyvit.data import (
     load_dataset,
 )
 from numpyvit.data.catalogue import NAMES, SHAPES_COUNT
-from numpyvit.models import model_config
 from numpyvit.train import PreparedPictures, RunConfig, training_view
 
 # Of larger `shapes` than usual no more than these are made: they lie in memory.
@@ -34,7 +33,7 @@ def run_data(config: RunConfig) -> tuple[Dataset, Dataset]:
     """The images that a run trains on, and those that it validates on."""
     rule, count = config.preprocessing, config.train_images
     # With a preprocessing, pictures are resized when they are asked for.
-    image_size = USUAL_PIXELS if rule else model_config(config.model).image_size
+    image_size = USUAL_PIXELS if rule else config.named_model().image_size
     settings: dict[str, Any] = {"data_dir": config.data_dir, "image_size": image_size}
     _check_counts(config, image_size)
     if config.data == "shapes" and count:

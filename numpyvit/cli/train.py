@@ -16,7 +16,7 @@ from numpyvit.cli import errors, output, parsing, run_data
 from numpyvit.cli.output import note
 from numpyvit.cli.train_options import add_options, configuration, open_weights
 from numpyvit.data.catalogue import NAMES
-from numpyvit.models import VisionTransformer
+from numpyvit.models import ImageModel
 from numpyvit.train import (
     HEAD,
     RunConfig,
@@ -139,7 +139,7 @@ def _prepared(
     config: RunConfig,
     folder: RunFolder,
     workers: int | None,
-    backbone: VisionTransformer | None = None,
+    backbone: ImageModel | None = None,
 ) -> Trainer:
     """The trainer with its data; the device is tried first."""
     to_device(numpy.zeros(1), config.device)

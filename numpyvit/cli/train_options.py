@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from numpyvit.cli import errors, opening, output, parsing, run_data
-from numpyvit.models import model_config
 from numpyvit.train import (
     HEAD,
     RECIPES,
@@ -25,7 +24,7 @@ RECIPE_OPTIONS = (
 )
 
 # Options that say how weights are used, by their names in the namespace.
-OPTIONS_OF_WEIGHTS = {"tune": "--tune", "image_size": "--image-size", "settings": "--set"}
+OPTIONS_OF_WEIGHTS = {"tune": "--tune"}
 
 
 def add_options(parser: parsing.Parser) -> None:
@@ -57,6 +56,21 @@ def add_options(parser: parsing.Parser) -> None:
     data.add_argument(
         "--model", metavar="NAME", help="vit_cifar_patch4_32, or one that `numpyvit models` lists"
     )
+    data.add_argument(
+        "--image-size",
+        metavar="N",
+        type=opening.side,
+        help="pixels a side that the model takes, if not those of its name or its weights",
+    )
+    data.add_argument(
+        "--set",
+        dest="settings",
+        metavar="FIELD=VALUE",
+        type=opening.setting,
+        action="append",
+        help="another part or size of the model, as in pooling=avg or depth=6 (docs/family.md); "
+        "with --weights what --set of `numpyvit predict` is; can be repeated",
+    )
     _add_tuning_options(parser.add_argument_group("fine-tuning"))
     _add_recipe_options(parser.add_argument_group("recipe"))
     _add_run_options(parser.add_argument_group("run"))
@@ -75,20 +89,6 @@ def _add_tuning_options(group: Any) -> None:
         type=tuned_part,
         help="what is trained: all (default), last:N (the last N blocks and the head), or head "
         "(a linear probe: what the head reads of each picture is computed once)",
-    )
-    group.add_argument(
-        "--image-size",
-        metavar="N",
-        type=parsing.positive,
-        help="pixels a side that the model takes, if not those of its weights",
-    )
-    group.add_argument(
-        "--set",
-        dest="settings",
-        metavar="FIELD=VALUE",
-        type=opening.setting,
-        action="append",
-        help=opening.SET_HELP,
     )
 
 
@@ -183,7 +183,10 @@ def configuration(args: argparse.Namespace, source: Pretrained | None = None) ->
     given = {name: getattr(args, name) for name in RECIPE_OPTIONS}
     changes = {name: value for name, value in given.items() if value is not None}
     name = _recipe_name(args, data)
-    settings: dict[str, Any] = {"model": args.model or RunConfig.model}
+    settings: dict[str, Any] = {
+        "model": args.model or RunConfig.model,
+        "model_settings": _settings_of_model(args),
+    }
     if source is not None:
         settings = _settings_of_tuning(args, source)
         changes |= {field: getattr(settings["preprocessing"], field) for field in ("mean", "std")}
@@ -199,8 +202,14 @@ def configuration(args: argparse.Namespace, source: Pretrained | None = None) ->
         **settings,
     )
     if source is None:
-        model_config(config.model)
+        config.named_model()
     return config
+
+
+def _settings_of_model(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of the named model that --set and --image-size replace."""
+    size = {} if args.image_size is None else {"image_size": args.image_size}
+    return size | dict(args.settings or ())
 
 
 def _recipe_name(args: argparse.Namespace, data: str) -> str:

@@ -9,10 +9,10 @@ from numpyvit.backend import Array
 from numpyvit.data import resize_images
 from numpyvit.explain.observe import check_block, observe_attention
 from numpyvit.explain.tokens import Floats, patch_map, tokens_read
-from numpyvit.models import VisionTransformer
+from numpyvit.models import ImageModel
 
 
-def class_attention(model: VisionTransformer, images: Array, block: int = -1) -> Floats:
+def class_attention(model: ImageModel, images: Array, block: int = -1) -> Floats:
     """How much the class token looks at each patch: weights (B, H, rows, columns) of one block.
 
     `images` (B, C, H, W) as the model takes them. The weights are the softmax's own; what goes to

@@ -8,7 +8,7 @@ import numpy as np
 
 from numpyvit.backend import Array, to_numpy
 from numpyvit.explain.tokens import Floats
-from numpyvit.models import VisionTransformer
+from numpyvit.models import ImageModel
 
 
 class Filters(NamedTuple):
@@ -42,7 +42,7 @@ def patch_filters(weight: Array, count: int = 28) -> Filters:
     return Filters(shaped.astype(filters.dtype), explained.astype(filters.dtype))
 
 
-def model_filters(model: VisionTransformer, count: int = 28) -> Filters:
+def model_filters(model: ImageModel, count: int = 28) -> Filters:
     """`patch_filters` of a model's patch embedding."""
     return patch_filters(model.patch_embed.proj.weight.data, count)
 

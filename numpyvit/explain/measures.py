@@ -10,7 +10,7 @@ import numpy as np
 from numpyvit.backend import Array, to_numpy
 from numpyvit.explain.observe import observe_attention
 from numpyvit.explain.tokens import Floats, check_attention, patch_grid
-from numpyvit.models import VisionTransformer
+from numpyvit.models import ImageModel
 
 
 class HeadMeasures(NamedTuple):
@@ -59,7 +59,7 @@ def attention_entropy(attention: Floats, num_prefix_tokens: int = 1) -> Floats:
     return entropy
 
 
-def measure_heads(model: VisionTransformer, images: Array, *, rescale: bool = True) -> HeadMeasures:
+def measure_heads(model: ImageModel, images: Array, *, rescale: bool = True) -> HeadMeasures:
     """Distance and entropy of every head, averaged over images (B, C, H, W): (blocks, heads) each.
 
     The paper averages over 128 images.
@@ -103,7 +103,7 @@ def position_similarity(pos_embed: Array, num_prefix_tokens: int | None = None) 
     return (unit @ unit.T).reshape(rows, columns, rows, columns)
 
 
-def model_positions(model: VisionTransformer) -> Floats:
+def model_positions(model: ImageModel) -> Floats:
     """`position_similarity` of a model's patches: (rows, columns, rows, columns)."""
     config = model.config
     return position_similarity(model.pos_embed.data, config.num_positions - config.num_patches)

@@ -13,7 +13,7 @@ from numpyvit.explain.observe import Target, check_block, observe_attention, obs
 from numpyvit.explain.relevance import gradcam, relevance
 from numpyvit.explain.rollout import gradient_rollout, rollout
 from numpyvit.explain.tokens import Floats, patch_map, tokens_read
-from numpyvit.models import VisionTransformer
+from numpyvit.models import ImageModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +33,15 @@ class MapOptions:
     target: Target = None
 
 
-Method = Callable[[VisionTransformer, Array, MapOptions], Floats]
+Method = Callable[[ImageModel, Array, MapOptions], Floats]
 
 
-def attention_map(model: VisionTransformer, images: Array, options: MapOptions) -> Floats:
+def attention_map(model: ImageModel, images: Array, options: MapOptions) -> Floats:
     """Attention of one block, heads fused: (B, C, H, W) -> (B, rows, columns)."""
     return fuse_heads(class_attention(model, images, options.block), options.heads)
 
 
-def rollout_map(model: VisionTransformer, images: Array, options: MapOptions) -> Floats:
+def rollout_map(model: ImageModel, images: Array, options: MapOptions) -> Floats:
     """`rollout` of the tokens that answer: (B, C, H, W) -> (B, rows, columns)."""
     blocks = _up_to(model, options)
     return _maps(
@@ -53,7 +53,7 @@ def rollout_map(model: VisionTransformer, images: Array, options: MapOptions) ->
     )
 
 
-def gradient_rollout_map(model: VisionTransformer, images: Array, options: MapOptions) -> Floats:
+def gradient_rollout_map(model: ImageModel, images: Array, options: MapOptions) -> Floats:
     """`gradient_rollout` of the tokens that answer: (B, C, H, W) -> (B, rows, columns)."""
     blocks = _up_to(model, options)
     return _maps(
@@ -65,7 +65,7 @@ def gradient_rollout_map(model: VisionTransformer, images: Array, options: MapOp
     )
 
 
-def relevance_map(model: VisionTransformer, images: Array, options: MapOptions) -> Floats:
+def relevance_map(model: ImageModel, images: Array, options: MapOptions) -> Floats:
     """`relevance` to the tokens that answer: (B, C, H, W) -> (B, rows, columns).
 
     For a model that averages patches each of them is relevant to itself, which adds one over their
@@ -81,7 +81,7 @@ def relevance_map(model: VisionTransformer, images: Array, options: MapOptions) 
     )
 
 
-def gradcam_map(model: VisionTransformer, images: Array, options: MapOptions) -> Floats:
+def gradcam_map(model: ImageModel, images: Array, options: MapOptions) -> Floats:
     """`gradcam` of one block: (B, C, H, W) -> (B, rows, columns)."""
     index = check_block("explain", model, options.block)
     shares, prefix = tokens_read(model.config), model.config.num_prefix_tokens
@@ -104,7 +104,7 @@ GRADIENT_METHODS = frozenset({"gradient-rollout", "relevance", "gradcam"})
 
 
 def explain(
-    model: VisionTransformer,
+    model: ImageModel,
     images: Array,
     method: str = "rollout",
     options: MapOptions | None = None,
@@ -119,11 +119,11 @@ def explain(
     return METHODS[method](model, images, options or MapOptions())
 
 
-def _up_to(model: VisionTransformer, options: MapOptions) -> slice:
+def _up_to(model: ImageModel, options: MapOptions) -> slice:
     return slice(check_block("explain", model, options.block) + 1)
 
 
-def _maps(model: VisionTransformer, groups: Iterable[Floats]) -> Floats:
+def _maps(model: ImageModel, groups: Iterable[Floats]) -> Floats:
     """Maps of the patches from weights (B, N, N) of one group of images after the other."""
     shares, prefix = tokens_read(model.config), model.config.num_prefix_tokens
     return np.concatenate([patch_map(weights, shares, prefix) for weights in groups])

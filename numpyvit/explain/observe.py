@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from numpyvit.backend import Array, to_device, to_numpy
 from numpyvit.explain.tokens import Floats
-from numpyvit.models import VisionTransformer, ViTOutput
+from numpyvit.models import ImageModel, ViTOutput
 from numpyvit.nn import Module
 from numpyvit.tensor import Tensor, gradients, no_grad
 
@@ -47,9 +47,7 @@ def evaluating(model: Module) -> Iterator[None]:
             module.training = mode
 
 
-def observe_attention(
-    model: VisionTransformer, images: Array, blocks: slice = ALL
-) -> Iterator[Observed]:
+def observe_attention(model: ImageModel, images: Array, blocks: slice = ALL) -> Iterator[Observed]:
     """The attention of `images` (B, C, H, W), a few images after the other, in evaluation mode."""
     for start in range(0, _checked(images), _AT_ONCE):
         with evaluating(model), no_grad():
@@ -60,7 +58,7 @@ def observe_attention(
 
 
 def observe_gradients(
-    model: VisionTransformer, images: Array, target: Target = None, blocks: slice = ALL
+    model: ImageModel, images: Array, target: Target = None, blocks: slice = ALL
 ) -> Iterator[Observed]:
     """Attention and the gradient of the target class's logit with respect to it, after softmax.
 
@@ -88,7 +86,7 @@ def observe_gradients(
         yield Observed(attention, [to_numpy(slope) for slope in slopes], chosen)
 
 
-def check_block(component: str, model: VisionTransformer, block: int) -> int:
+def check_block(component: str, model: ImageModel, block: int) -> int:
     """The block's number counted from the first; IndexError for one that does not exist."""
     depth = len(model.blocks)
     if not -depth <= block < depth:
@@ -106,7 +104,7 @@ def _checked(images: Array) -> int:
     return len(images)
 
 
-def _targets(model: VisionTransformer, target: Target, count: int) -> NDArray[np.intp] | None:
+def _targets(model: ImageModel, target: Target, count: int) -> NDArray[np.intp] | None:
     """One class for each image; None where the model is to choose."""
     classes = model.config.num_classes or model.config.num_features
     if target is None:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from numpyvit.models.base import ImageModel, ModelConfig, ViTOutput
 from numpyvit.models.config import ViTConfig
-from numpyvit.models.vit import VisionTransformer, ViTOutput
+from numpyvit.models import components
+from numpyvit.models.vit import VisionTransformer
 from numpyvit.models.swin import SwinConfig, SwinTransformer
-from numpyvit.models.swin_variants import (
-    SWIN_VARIANTS,
-    count_swin_multiply_adds,
-    count_swin_parameters,
-)
+from numpyvit.models.swin_variants import SWIN_VARIANTS
 from numpyvit.models.inference import predict
 from numpyvit.models.initialization import (
     INITIALIZATIONS,
     cosine_filters,
     sincos_positions,
 )
-from numpyvit.models.mae_variants import (
-    MAE_VARIANTS,
-    MAEConfig,
-    count_mae_multiply_adds,
-    mae_config,
+from numpyvit.models.mae_variants import MAE_VARIANTS, MAEConfig
+from numpyvit.models.mae import MAEOutput, MaskedAutoencoder
+from numpyvit.models import costs
+from numpyvit.models.families import (
+    FAMILIES,
+    build_model,
+    config_from_dict,
+    count_multiply_adds,
+    count_parameters,
+    family_of,
 )
-from numpyvit.models.mae import MAEOutput, MaskedAutoencoder, create_mae
-from numpyvit.models.costs import count_multiply_adds, count_parameters
 from numpyvit.models.archive import (
     Archive,
     packaged_archive,
@@ -41,33 +42,36 @@ from numpyvit.models.saved import (
 from numpyvit.models.variants import VARIANTS, create_model, list_models, model_config
 
 __all__ = [
+    "FAMILIES",
     "INITIALIZATIONS",
     "MAE_VARIANTS",
     "SWIN_VARIANTS",
     "VARIANTS",
     "Archive",
+    "ImageModel",
     "Labelling",
     "MAEConfig",
     "MAEOutput",
     "MaskedAutoencoder",
+    "ModelConfig",
     "SavedModel",
     "SwinConfig",
     "SwinTransformer",
     "ViTConfig",
     "ViTOutput",
     "VisionTransformer",
+    "build_model",
+    "components",
+    "config_from_dict",
     "cosine_filters",
-    "count_mae_multiply_adds",
+    "costs",
     "count_multiply_adds",
     "count_parameters",
-    "count_swin_multiply_adds",
-    "count_swin_parameters",
-    "create_mae",
     "create_model",
+    "family_of",
     "list_models",
     "load_model",
     "load_packaged_model",
-    "mae_config",
     "model_config",
     "packaged_archive",
     "predict",

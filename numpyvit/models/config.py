@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import numbers
-from typing import Any
+from typing import Any, Self
 
-from numpyvit.backend import suggest
+from numpyvit.models.base import ModelConfig
 from numpyvit.nn import activation, check_heads, check_positive
 
+# The names of the rows of the tables in `components.py`.
 CHOICES: dict[str, tuple[str, ...]] = {
-    "mlp": ("mlp", "swiglu"),
+    "stem": ("patches",),
     "positions": ("all", "patches"),
+    "block": ("pre_norm",),
+    "norm": ("layer",),
+    "mlp": ("mlp", "swiglu"),
     "pooling": ("token", "avg", "token_avg", "map"),
 }
 # Far beyond any model that was ever made: more is a mistake, or a file that is made to harm.
@@ -29,17 +31,16 @@ MOST: dict[str, int] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ViTConfig:
+class ViTConfig(ModelConfig):
     """The sizes and choices of a VisionTransformer (Dosovitskiy et al. 2021, table 1).
 
-    Tokens come in the order class token, distillation token, registers, patches. `positions` says
-    which of them get a position: "all", or "patches", added before the others are put in front.
-    `pooling` is what the head reads: the class "token", the mean ("avg") of the patches, both
-    joined ("token_avg"), or attention of a learned query ("map"). `final_norm` normalises all
-    tokens after the last block, `head_norm` what was pooled, `pre_norm` the tokens before the first
-    block. `layer_scale` is the value that its vectors start with, 0 for none; `pre_logits` the
-    width of a layer with tanh before the head, 0 for none. With `num_classes` 0 there is no head,
-    and the pooled features come out. `mlp_ratio` times the width is the MLP's hidden width.
+    `stem`, `positions`, `block`, `norm`, `mlp` and `pooling` name rows of the tables in
+    `components.py`, where the choices are described. Tokens come in the order class token,
+    distillation token, registers, patches. `final_norm` normalises all tokens after the last block,
+    `head_norm` what was pooled, `pre_norm` the tokens before the first block. `layer_scale` is the
+    value that its vectors start with, 0 for none; `pre_logits` the width of a layer with tanh
+    before the head, 0 for none. With `num_classes` 0 there is no head, and the pooled features come
+    out. `mlp_ratio` times the width is the MLP's hidden width.
 
     Raises ValueError for values of another kind, sizes that are not positive, a patch that does not
     divide the image, heads that do not divide the width, probabilities outside [0, 1), unknown
@@ -57,6 +58,9 @@ class ViTConfig:
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
     qk_norm: bool = False
+    stem: str = "patches"
+    block: str = "pre_norm"
+    norm: str = "layer"
     mlp: str = "mlp"
     activation: str = "gelu"
     norm_eps: float = 1e-6
@@ -97,15 +101,9 @@ class ViTConfig:
                 f"[ViTConfig] expected an image_size that is a multiple of patch_size "
                 f"{self.patch_size}, got {self.image_size}"
             )
-        for name in ("dropout", "attention_dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"[ViTConfig] expected 0 <= {name} < 1, got {getattr(self, name)}")
-        for name in ("num_classes", "num_registers", "layer_scale", "pre_logits"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"[ViTConfig] expected {name} >= 0, got {getattr(self, name)}")
-        for name, known in CHOICES.items():
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"[ViTConfig] unknown {name} {value!r}; {suggest(value, known)}")
+        self._check_shares(("dropout", "attention_dropout", "drop_path"))
+        self._check_not_negative(("num_classes", "num_registers", "layer_scale", "pre_logits"))
+        self._check_names(CHOICES)
         self._check_tokens()
 
     def _check_tokens(self) -> None:
@@ -121,23 +119,6 @@ class ViTConfig:
                 "[ViTConfig] expected distillation_token=True with distillation_head=True, got "
                 "False"
             )
-
-    def _check_types(self) -> None:
-        # By the annotation: bool is a kind of int, and JSON does not tell 4 from 4.0 reliably.
-        kinds: dict[str, tuple[str, Any]] = {
-            "int": ("a whole number", numbers.Integral),
-            "float": ("a finite number", numbers.Real),
-            "bool": ("True or False", bool),
-            "str": ("a name", str),
-        }
-        for field in dataclasses.fields(self):
-            meaning, kind = kinds[str(field.type)]
-            value = getattr(self, field.name)
-            fits = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
-            if not fits or (kind is numbers.Real and not _is_finite(value)):
-                raise ValueError(
-                    f"[ViTConfig] expected {meaning} as {field.name}, got {value!r:.80}"
-                )
 
     @property
     def num_patches(self) -> int:
@@ -179,21 +160,6 @@ class ViTConfig:
         """Numbers in one patch."""
         return self.in_channels * self.patch_size**2
 
-    def replace(self, **overrides: Any) -> ViTConfig:
-        """A copy with some fields changed; ValueError that suggests a name for an unknown one."""
-        names = [field.name for field in dataclasses.fields(self)]
-        for name in overrides:
-            if name not in names:
-                raise ValueError(f"[ViTConfig] unknown option {name!r}; {suggest(name, names)}")
-        return dataclasses.replace(self, **overrides)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them; `ViTConfig(**config.to_dict())` is the way back."""
-        return dataclasses.asdict(self)
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond every float
-        return False
+    def for_classes(self, num_classes: int, **changes: Any) -> Self:
+        """The same model with heads for other classes; no hidden layer stands in front of them."""
+        return self.replace(num_classes=num_classes, pre_logits=0, **changes)

@@ -1,24 +1,12 @@
-"""Parameters and multiply-adds of a configuration."""
+"""Multiply-adds of a Vision Transformer."""
 
 from __future__ import annotations
 
 from numpyvit.models.config import ViTConfig
-from numpyvit.models.vit import VisionTransformer
-from numpyvit.nn import init
 
 
-def count_parameters(config: ViTConfig) -> int:
-    """Numbers that training changes."""
-    with init.undrawn():  # zeros that take no memory
-        return VisionTransformer(config).num_parameters()
-
-
-def count_multiply_adds(config: ViTConfig) -> int:
-    """Multiply-adds of the matrix products in one image's forward pass.
-
-    Attention's two products are counted; biases, norms, softmax and GELU are not, as is usual:
-    17.56 billion for ViT-B/16.
-    """
+def count_vit_multiply_adds(config: ViTConfig) -> int:
+    """Of the matrix products in one image's forward pass, attention's two included."""
     d, m, n = config.embed_dim, config.mlp_dim, config.num_tokens
     matrices = 3 if config.mlp == "swiglu" else 2
     block = n * (4 * d * d + matrices * d * m) + 2 * n * n * d

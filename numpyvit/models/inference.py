@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy
 
 from numpyvit.backend import Array, array_module, device_of
-from numpyvit.models.vit import VisionTransformer
+from numpyvit.models.base import ImageModel
 from numpyvit.tensor import no_grad
 from numpyvit.threads import most_threads, run_tiles
 
 
-def predict(model: VisionTransformer, images: Array) -> Array:
+def predict(model: ImageModel, images: Array) -> Array:
     """Logits (B, num_classes) of `images` (B, C, H, W), with no tape kept.
 
     Each core takes its share of the images: one thread of BLAS each, and no waiting where an op

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy
 from numpy.random import Generator
 
-from numpyvit.models.vit import VisionTransformer
-from numpyvit.nn import Attention, Conv2d, Linear, Mlp, SwiGLU, init
+from numpyvit.models.base import ImageModel
+from numpyvit.nn import Attention, Conv2d, Linear, Mlp, SwiGLU, WindowAttention, init
 
 Weights = numpy.ndarray
 
@@ -18,11 +18,11 @@ QUERY_KEY = (0.7, 0.7)  # weight of the noise and of the identity in W_q W_k^T
 VALUE_PROJ = (0.4, 0.4)  # weight of the noise and of minus the identity in W_v W_proj
 
 
-def start_as_timm(model: VisionTransformer, rng: Generator) -> None:
+def start_as_timm(model: ImageModel, rng: Generator) -> None:
     """Keep what the model's constructor drew: weights truncated normal 0.02, biases 0."""
 
 
-def start_structured(model: VisionTransformer, rng: Generator) -> None:
+def start_structured(model: ImageModel, rng: Generator) -> None:
     """Start near what trained ViTs converge to, so that a small data set suffices sooner.
 
     Patches are described by a discrete cosine transform of luminance and two colour differences,
@@ -38,14 +38,15 @@ def start_structured(model: VisionTransformer, rng: Generator) -> None:
     for block in model.blocks:
         if isinstance(block.mlp, Mlp | SwiGLU):
             block.mlp.fc2.weight.data *= BRANCH_SCALE
-        if isinstance(block.attn, Attention):
+        if isinstance(block.attn, Attention | WindowAttention):
             _start_mimetic(block.attn, rng)
-    for head in (model.head, model.head_dist):
-        if isinstance(head, Linear):
-            _set_linear(head, init.trunc_normal(head.weight.shape, rng))
-    grid = model.config.image_size // model.config.patch_size
-    model.pos_embed.data[...] = 0
-    model.pos_embed.data[0, -grid * grid :] = sincos_positions(grid, model.config.embed_dim)
+    for name, module in model.named_modules():
+        if isinstance(module, Linear) and f"{name}.".startswith(model.head_names):
+            _set_linear(module, init.trunc_normal(module.weight.shape, rng))
+    if model.pos_embed is not None:
+        grid = model.config.image_size // model.config.patch_size
+        model.pos_embed.data[...] = 0
+        model.pos_embed.data[0, -grid * grid :] = sincos_positions(grid, model.config.embed_dim)
     projection = model.patch_embed.proj
     filters = cosine_filters(model.config.in_channels, model.config.patch_size)
     filters = filters[: model.config.embed_dim]
@@ -87,7 +88,7 @@ def cosine_filters(channels: int, patch: int) -> Weights:
     return basis.reshape(-1, channels, patch, patch).astype(numpy.float32)
 
 
-def _start_mimetic(attention: Attention, rng: Generator) -> None:
+def _start_mimetic(attention: Attention | WindowAttention, rng: Generator) -> None:
     """Factor near-identity matrices by singular values into queries and keys, values and proj."""
     width = attention.proj.weight.shape[0]
     head = width // attention.num_heads
@@ -120,7 +121,7 @@ def _clear_bias(layer: Linear | Conv2d) -> None:
         layer.bias.data[...] = 0
 
 
-INITIALIZATIONS: dict[str, Callable[[VisionTransformer, Generator], None]] = {
+INITIALIZATIONS: dict[str, Callable[[ImageModel, Generator], None]] = {
     "timm": start_as_timm,
     "structured": start_structured,
 }

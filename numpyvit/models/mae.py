@@ -10,11 +10,12 @@ from numpy.random import Generator, default_rng
 
 from numpyvit import functional
 from numpyvit.backend import Array, to_device, to_numpy
+from numpyvit.models.base import ImageModel
 from numpyvit.models.config import ViTConfig
 from numpyvit.models.initialization import sincos_positions
-from numpyvit.models.mae_variants import MAEConfig, mae_config
+from numpyvit.models.mae_variants import MAEConfig
 from numpyvit.models.vit import VisionTransformer
-from numpyvit.nn import Conv2d, Linear, Module, Parameter, current_generator, init
+from numpyvit.nn import Conv2d, Linear, Parameter, current_generator, init
 from numpyvit.tensor import Tensor
 
 VARIANCE_EPS = 1e-6  # of the patches that are normalised
@@ -33,7 +34,7 @@ class MAEOutput(NamedTuple):
     mask: Array
 
 
-class MaskedAutoencoder(Module):
+class MaskedAutoencoder(ImageModel):
     """Most patches are hidden; the encoder sees the others, a small decoder predicts the hidden.
 
     The names are those of the paper's code. The encoder's parts are a VisionTransformer's, so what
@@ -47,7 +48,7 @@ class MaskedAutoencoder(Module):
         with init.undrawn():  # `_start` draws
             encoder, decoder = VisionTransformer(config.encoder), VisionTransformer(config.decoder)
         self.cls_token = Parameter(init.trunc_normal((1, 1, config.encoder.embed_dim), rng))
-        self.pos_embed = _fixed_positions(config.encoder)
+        self.pos_embed: Parameter = _fixed_positions(config.encoder)
         self.patch_embed, self.blocks, self.norm = encoder.patch_embed, encoder.blocks, encoder.norm
         self.decoder_embed = Linear(config.encoder.embed_dim, config.decoder_embed_dim, rng=rng)
         self.mask_token = Parameter(init.trunc_normal((1, 1, config.decoder_embed_dim), rng))
@@ -72,7 +73,7 @@ class MaskedAutoencoder(Module):
         self.pos_embed.requires_grad = self.decoder_pos_embed.requires_grad = False
         return self
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, images: Tensor | Array, noise: Array | None = None, *, reduction: str = "mean"
     ) -> MAEOutput:
         """Images (B, C, H, W), each with some patches hidden: loss, prediction and mask.
@@ -180,16 +181,6 @@ class MaskedAutoencoder(Module):
         model.load_state_dict(self.encoder_state(), strict=False)
         return model
 
-    @property
-    def dtype(self) -> Any:
-        """The float type that the model computes in."""
-        return self.pos_embed.dtype
-
-    @property
-    def device(self) -> str:
-        """Where the parameters are: "cpu" or "cuda"."""
-        return self.pos_embed.device
-
     def _order(self, count: int, noise: Array | None) -> numpy.ndarray:
         """The patches of `count` images by rising noise: (B, N), on the CPU."""
         shape = (count, self.config.num_patches)
@@ -201,15 +192,6 @@ class MaskedAutoencoder(Module):
                 f"[MaskedAutoencoder] expected noise (B, N) of shape {shape}, got {noise.shape}"
             )
         return noise.argsort(1, kind="stable")  # the same on every machine, equal values or not
-
-    def _as_input(self, images: Tensor | Array) -> Tensor:
-        images = images if isinstance(images, Tensor) else Tensor(images)
-        if images.dtype != self.dtype:
-            raise TypeError(
-                f"[MaskedAutoencoder] expected images of dtype {self.dtype}, got "
-                f"{images.dtype}; normalise them, or convert with .astype() or model.to(dtype=...)"
-            )
-        return images
 
 
 def _fixed_positions(config: ViTConfig) -> Parameter:
@@ -225,11 +207,3 @@ def _statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each patch (..., P*P*C); the variance is the unbiased one."""
     variance = patches.var(-1, keepdims=True)
     return patches.mean(-1, keepdims=True), (variance + VARIANCE_EPS).sqrt()
-
-
-def create_mae(name: str, *, seed: int = 0, **overrides: Any) -> MaskedAutoencoder:
-    """Build a named masked autoencoder, with starting weights drawn from `seed`.
-
-    `overrides` replace fields of its MAEConfig, or of the encoder's ViTConfig.
-    """
-    return MaskedAutoencoder(mae_config(name, **overrides), rng=default_rng(seed))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import numbers
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from numpyvit.backend import suggest
+from numpyvit.models.base import ModelConfig
 from numpyvit.models.config import ViTConfig
 
 # What the encoder of a MAE is like, and nothing else.
@@ -22,7 +23,7 @@ _ENCODER: dict[str, Any] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MAEConfig:
+class MAEConfig(ModelConfig):
     """The sizes and choices of a MaskedAutoencoder; those of the paper but for `encoder`.
 
     The encoder's head has no part in it. `mask_ratio` is the share of the patches that are hidden.
@@ -83,6 +84,14 @@ class MAEConfig:
             norm_eps=self.encoder.norm_eps,
         )
 
+    num_classes = 0
+    image_size = property(lambda self: self.encoder.image_size)
+    patch_size = property(lambda self: self.encoder.patch_size)
+    in_channels = property(lambda self: self.encoder.in_channels)
+    embed_dim = property(lambda self: self.encoder.embed_dim)
+    num_heads = property(lambda self: self.encoder.num_heads)
+    depth = property(lambda self: self.encoder.depth + self.decoder_depth)
+
     @property
     def num_patches(self) -> int:
         """Patches in an image."""
@@ -93,7 +102,7 @@ class MAEConfig:
         """Patches that the encoder sees."""
         return int(self.num_patches * (1 - self.mask_ratio))
 
-    def replace(self, **overrides: Any) -> MAEConfig:
+    def replace(self, **overrides: Any) -> Self:
         """A copy with some fields changed; what is no field here is one of the encoder's.
 
         ValueError that suggests a name for an unknown one.
@@ -108,12 +117,8 @@ class MAEConfig:
         encoder = changes.pop("encoder", self.encoder).replace(**inner)
         return dataclasses.replace(self, encoder=encoder, **changes)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them; `MAEConfig.from_dict` is the way back."""
-        return dataclasses.asdict(self)
-
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> MAEConfig:
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
         """What `to_dict` gave."""
         return cls(**{**fields, "encoder": ViTConfig(**fields["encoder"])})
 
@@ -143,16 +148,6 @@ MAE_VARIANTS: dict[str, MAEConfig] = {
     "mae_vit_large_patch16": _paper(16, embed_dim=1024, depth=24, num_heads=16),
     "mae_vit_huge_patch14": _paper(14, embed_dim=1280, depth=32, num_heads=16),
 }
-
-
-def mae_config(name: str, **overrides: Any) -> MAEConfig:
-    """The configuration of a named masked autoencoder, with some fields replaced.
-
-    Raises ValueError, with the nearest name, for a name or a field that does not exist.
-    """
-    if name not in MAE_VARIANTS:
-        raise ValueError(f"[create_mae] unknown model {name!r}; {suggest(name, MAE_VARIANTS)}")
-    return MAE_VARIANTS[name].replace(**overrides)
 
 
 def count_mae_multiply_adds(config: MAEConfig) -> int:

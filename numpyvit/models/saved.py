@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from numpyvit.backend import Array
 from numpyvit.models.archive import Archive, packaged_archive, read_archive, write_archive
-from numpyvit.models.config import ViTConfig
-from numpyvit.models.vit import VisionTransformer
+from numpyvit.models.base import ImageModel
+from numpyvit.models.families import build_model, config_from_dict, family_of
 from numpyvit.nn import init
 
+_BLOCK = re.compile(r"(layers\.\d+\.)?(decoder_)?blocks\.\d+\.")
 _LARGEST = sys.float_info.max  # a whole number can be beyond it
 
 
@@ -42,7 +44,7 @@ class Labelling:
                 kind = "positive numbers" if name == "std" else "numbers"
                 raise ValueError(f"[Labelling] expected {kind} as {name}, got {values!s:.200}")
 
-    def check_fits(self, config: ViTConfig) -> None:
+    def check_fits(self, config: Any) -> None:
         """ValueError unless there is a name a class, and a mean and a std a channel or for all."""
         if len(self.class_names) != config.num_classes:
             raise ValueError(
@@ -67,7 +69,7 @@ class SavedModel:
     """
 
     name: str
-    model: VisionTransformer
+    model: Any  # an ImageModel
     labelling: Labelling
     archive: Archive
     preprocessing: dict[str, Any] | None = None
@@ -76,7 +78,7 @@ class SavedModel:
 def save_model(
     path: str | os.PathLike[str],
     name: str,
-    model: VisionTransformer,
+    model: ImageModel,
     labelling: Labelling,
     *,
     preprocessing: Mapping[str, Any] | None = None,
@@ -90,6 +92,7 @@ def save_model(
     """
     description = {
         "model": name,
+        "family": family_of(model.config),
         "config": model.config.to_dict(),
         "labelling": dataclasses.asdict(labelling),
         **({} if preprocessing is None else {"preprocessing": dict(preprocessing)}),
@@ -106,7 +109,7 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
     archive = read_archive(path)
     weights = archive.weights()
     try:
-        config = ViTConfig(**archive.record["config"])
+        config = config_from_dict(archive.record.get("family", "vit"), archive.record["config"])
         fields = {name: _entries(values) for name, values in archive.record["labelling"].items()}
         labelling = Labelling(**fields)
         labelling.check_fits(config)
@@ -121,14 +124,15 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
             f"({error}); give a file that `numpyvit train` wrote"
         ) from error
     with init.undrawn():
-        model = VisionTransformer(config).eval()
+        model = build_model(config).eval()
     model.load_state_dict(weights, assign=True)
     return SavedModel(name, model, labelling, archive, preprocessing)
 
 
-def _check_blocks(config: ViTConfig, weights: Iterable[str]) -> None:
+def _check_blocks(config: Any, weights: Iterable[str]) -> None:
     """ValueError unless the weights have as many blocks as the model: each takes time to build."""
-    count = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
+    found = map(_BLOCK.match, weights)
+    count = len({block[0] for block in found if block})
     if count != config.depth:
         raise ValueError(f"expected the weights of {config.depth} blocks, got {count}")
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 from typing import Any
 
 import numpy
 from numpy.random import Generator, default_rng
 
-from numpyvit.backend import Array, suggest
-from numpyvit.models.vit import ViTOutput
+from numpyvit.backend import Array
+from numpyvit.models.base import ImageModel, ModelConfig
 from numpyvit.nn import (
     Block,
     Dropout,
@@ -39,7 +38,7 @@ PADDINGS = ("after_shift", "before_shift")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SwinConfig:
+class SwinConfig(ModelConfig):
     """The sizes and choices of a SwinTransformer (Liu et al. 2021, section 3.3).
 
     `depths` and `num_heads` have an entry a stage; the first stage has `embed_dim` channels and a
@@ -100,44 +99,15 @@ class SwinConfig:
                 f"[SwinConfig] expected an image_size that is a multiple of patch_size "
                 f"{self.patch_size}, got {self.image_size}"
             )
-        for name in ("dropout", "attention_dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"[SwinConfig] expected 0 <= {name} < 1, got {getattr(self, name)}"
-                )
-        if self.num_classes < 0:
-            raise ValueError(f"[SwinConfig] expected num_classes >= 0, got {self.num_classes}")
-        if self.padding not in PADDINGS:
-            raise ValueError(
-                f"[SwinConfig] unknown padding {self.padding!r}; {suggest(self.padding, PADDINGS)}"
-            )
+        self._check_shares(("dropout", "attention_dropout", "drop_path"))
+        self._check_not_negative(("num_classes",))
+        self._check_names({"padding": PADDINGS})
         mergings = len(self.depths) - 1
         if self.padding == "after_shift" and self.grid >> mergings == 0:
             raise ValueError(
                 f"[SwinConfig] expected at least {1 << mergings} patches a side for {mergings} "
                 f"mergings, got {self.grid}; take fewer stages or smaller patches"
             )
-
-    def _check_types(self) -> None:
-        kinds: dict[str, tuple[str, Any]] = {
-            "int": ("a whole number", numbers.Integral),
-            "float": ("a finite number", numbers.Real),
-            "bool": ("True or False", bool),
-            "str": ("a name", str),
-            "tuple[int, ...]": ("whole numbers, one a stage,", numbers.Integral),
-        }
-        for field in dataclasses.fields(self):
-            meaning, kind = kinds[str(field.type)]
-            value = getattr(self, field.name)
-            values = (value,)
-            if str(field.type).startswith("tuple"):
-                values = value if isinstance(value, tuple) else ()
-            fits = values and all(
-                isinstance(each, kind) and isinstance(each, bool) == (kind is bool)
-                for each in values
-            )
-            if not fits or (kind is numbers.Real and not math.isfinite(value)):
-                raise ValueError(f"[SwinConfig] expected {meaning} as {field.name}, got {value!r}")
 
     @property
     def grid(self) -> int:
@@ -181,18 +151,6 @@ class SwinConfig:
         size = self.window_size if pad_first else min(self.window_size, cut)
         shift = size // 2 if shifted and cut > size else 0
         return Windows(grid, size, shift, pad_first)
-
-    def replace(self, **overrides: Any) -> SwinConfig:
-        """A copy with some fields changed; ValueError that suggests a name for an unknown one."""
-        names = [field.name for field in dataclasses.fields(self)]
-        for name in overrides:
-            if name not in names:
-                raise ValueError(f"[SwinConfig] unknown option {name!r}; {suggest(name, names)}")
-        return dataclasses.replace(self, **overrides)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them; `SwinConfig(**config.to_dict())` is the way back."""
-        return dataclasses.asdict(self)
 
 
 class SwinStage(Module):
@@ -259,8 +217,14 @@ class SwinHead(Module):
         return self.fc(x)
 
 
-class SwinTransformer(Module):
-    """Image to logits: patches, stages of blocks with windows, mean over tokens, a linear head."""
+class SwinTransformer(ImageModel):
+    """Image to logits: patches, stages of blocks with windows, mean over tokens, a linear head.
+
+    Attention weights are (B * windows, H, w*w, w*w) a block; hidden states (B, N, D) are the tokens
+    before the first block and after each, row by row, before any merging.
+    """
+
+    attends_globally = False
 
     def __init__(self, config: SwinConfig, *, rng: Generator | None = None) -> None:
         rng = rng or default_rng()
@@ -288,7 +252,7 @@ class SwinTransformer(Module):
                     module.bias.data = init.zeros(module.bias.shape)
 
     @property
-    def blocks(self) -> list[Module]:
+    def blocks(self) -> list[Any]:
         """The blocks of all stages, the first one first."""
         return [block for stage in self.layers for block in stage.blocks]
 
@@ -317,47 +281,13 @@ class SwinTransformer(Module):
         """(B, N, D) -> (B, D): the mean over tokens."""
         return tokens.mean(1)
 
-    def forward_head(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) -> logits (B, num_classes)."""
-        return self.head(self.forward_pooled(tokens))
-
-    def forward(
-        self,
-        images: Tensor | Array,
-        *,
-        return_attention: bool = False,
-        return_hidden_states: bool = False,
-    ) -> Tensor | ViTOutput:
-        """(B, C, H, W) -> logits (B, num_classes), or a ViTOutput when intermediates are asked for.
-
-        Attention weights are (B * windows, H, w*w, w*w) a block; hidden states (B, N, D) are the
-        tokens before the first block and after each, row by row, before any merging.
-        """
-        maps: list[Tensor] | None = [] if return_attention else None
-        hidden_states: list[Tensor] | None = [] if return_hidden_states else None
-        logits = self.forward_head(self.forward_features(images, maps, hidden_states))
-        if maps is None and hidden_states is None:
-            return logits
-        return ViTOutput(logits, maps or [], hidden_states or [])
-
-    @property
-    def dtype(self) -> Any:
-        """The float type that the model computes in."""
-        return self.patch_embed.proj.weight.dtype
-
-    @property
-    def device(self) -> str:
-        """Where the parameters are: "cpu" or "cuda"."""
-        return self.patch_embed.proj.weight.device
-
-    def _as_input(self, images: Tensor | Array) -> Tensor:
-        images = images if isinstance(images, Tensor) else Tensor(images)
-        if images.dtype != self.dtype:
-            raise TypeError(
-                f"[SwinTransformer] expected images of dtype {self.dtype}, got {images.dtype}; "
-                "normalise them, or convert with .astype() or model.to(dtype=...)"
-            )
-        return images
+    def layer_of(self, name: str) -> int:
+        """As for any model; a stage's merging of patches belongs to its first block."""
+        parts = name.split(".")
+        if parts[0] != "layers":
+            return super().layer_of(name)
+        before = sum(self.config.depths[: int(parts[1])])
+        return before + 1 + (int(parts[3]) if parts[2] == "blocks" else 0)
 
 
 def _block(config: SwinConfig, stage: int, number: int, position: int, rng: Generator) -> Block:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numpyvit.models.swin import SwinConfig, SwinTransformer
-from numpyvit.nn import init
+from numpyvit.models.swin import SwinConfig
 
 # Liu et al. 2021, section 3.3; with windows of 12 x 12 tokens the images have 384 pixels a side.
 SIZES: dict[str, SwinConfig] = {
@@ -36,12 +35,6 @@ SWIN_VARIANTS: dict[str, SwinConfig] = {
     "swin_large_patch4_window7_224": SIZES["large"],
     "swin_large_patch4_window12_384": SIZES["large"].replace(**AT_384),
 }
-
-
-def count_swin_parameters(config: SwinConfig) -> int:
-    """Numbers that training changes."""
-    with init.undrawn():  # zeros that take no memory
-        return SwinTransformer(config).num_parameters()
 
 
 def count_swin_multiply_adds(config: SwinConfig) -> int:

@@ -11,7 +11,9 @@ from numpy.random import default_rng
 from numpyvit.backend import suggest
 from numpyvit.models.archive import packaged_archive, read_archive
 from numpyvit.models.config import ViTConfig
-from numpyvit.models.vit import VisionTransformer
+from numpyvit.models.families import build_model
+from numpyvit.models.mae_variants import MAE_VARIANTS
+from numpyvit.models.swin_variants import SWIN_VARIANTS
 from numpyvit.nn import init
 
 # Ti and S: Touvron et al. 2021 (DeiT), table 1. B, L and H: Dosovitskiy et al. 2021, table 1.
@@ -53,7 +55,7 @@ def _sized(size: str, patch_size: int, image_size: int = 224, **options: Any) ->
 
 
 # The names are timm's. The CIFAR model ends without a norm: 119,098 parameters.
-VARIANTS: dict[str, ViTConfig] = {
+VARIANTS: dict[str, Any] = {
     "vit_cifar_patch4_32": ViTConfig(
         image_size=32,
         patch_size=4,
@@ -109,6 +111,8 @@ VARIANTS: dict[str, ViTConfig] = {
     "vit_base_patch16_clip_224": _sized("base", 16, **CLIP),
     "vit_base_patch16_clip_quickgelu_224": _sized("base", 16, **CLIP, activation="quick_gelu"),
     "vit_large_patch14_clip_224": _sized("large", 14, **CLIP),
+    **SWIN_VARIANTS,
+    **MAE_VARIANTS,
 }
 
 
@@ -117,7 +121,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return [name for name in VARIANTS if fnmatch.fnmatch(name, pattern)]
 
 
-def model_config(name: str, **overrides: Any) -> ViTConfig:
+def model_config(name: str, **overrides: Any) -> Any:
     """The configuration of a named model, with some of its fields replaced.
 
     Raises ValueError, with the nearest name, for a name or a field that does not exist.
@@ -127,18 +131,16 @@ def model_config(name: str, **overrides: Any) -> ViTConfig:
     return VARIANTS[name].replace(**overrides)
 
 
-def create_model(
-    name: str, *, pretrained: bool = False, seed: int = 0, **overrides: Any
-) -> VisionTransformer:
+def create_model(name: str, *, pretrained: bool = False, seed: int = 0, **overrides: Any) -> Any:
     """Build a named model, with starting weights drawn from `seed`.
 
-    `overrides` replace fields of its ViTConfig: `create_model("vit_tiny_patch16_224",
+    `overrides` replace fields of its configuration: `create_model("vit_tiny_patch16_224",
     num_classes=10)`. With `pretrained=True` the weights that come with the package are loaded
     (`vit_cifar_patch4_32` only, trained on CIFAR-10); ValueError where there are none or they do
     not fit the overrides.
     """
     with init.undrawn() if pretrained else contextlib.nullcontext():
-        model = VisionTransformer(model_config(name, **overrides), rng=default_rng(seed))
+        model = build_model(model_config(name, **overrides), rng=default_rng(seed))
     if pretrained:
         model.load_state_dict(read_archive(packaged_archive(name)).weights(), assign=True)
     return model

@@ -18,6 +18,7 @@ from numpyvit.nn.basic import (
     check_positive,
 )
 from numpyvit.nn.patch import PatchEmbed
+from numpyvit.nn.positions import LearnedPatchPositions, LearnedPositions, Positions
 from numpyvit.nn.attention import Attention, AttentionHead, HeadwiseAttention, check_heads
 from numpyvit.nn.block import Block, Mlp, SwiGLU
 from numpyvit.nn.pooling import AttentionPool, ClassAndMeanPool, ClassTokenPool, MeanPool
@@ -46,6 +47,8 @@ __all__ = [
     "Identity",
     "LayerNorm",
     "LayerScale",
+    "LearnedPatchPositions",
+    "LearnedPositions",
     "Linear",
     "MeanPool",
     "Mlp",
@@ -54,6 +57,7 @@ __all__ = [
     "Parameter",
     "PatchEmbed",
     "PatchMerging",
+    "Positions",
     "SwiGLU",
     "WindowAttention",
     "Windows",

@@ -7,6 +7,7 @@ from numpyvit.train.memory import keep_freed_memory
 from numpyvit.train.process import WorkerProcess
 from numpyvit.train.parallel import TreeSum, WorkerPool
 from numpyvit.train.probe import FeatureData, Probe, head_inputs
+from numpyvit.train.objectives import Classification, Objective
 from numpyvit.train.step import Evaluation, StepResult, evaluate, micro_batch_for, set_gradients
 from numpyvit.train.recipes import RECIPES, Recipe, recipe
 from numpyvit.train.tuning import (
@@ -14,14 +15,13 @@ from numpyvit.train.tuning import (
     check_tune,
     freeze,
     last_blocks,
-    layer_of,
     parameter_groups,
     start_training,
     with_new_head,
 )
 from numpyvit.train.prepared import PreparedPictures, training_view, tuning_rule
 from numpyvit.train.run import Progress, RunConfig, RunFolder, next_folder
-from numpyvit.train.starting import build_model, fingerprint, starting_model
+from numpyvit.train.starting import fingerprint, new_model, starting_model
 from numpyvit.train.diagnose import NonFiniteError, first_non_finite, non_finite_gradient
 from numpyvit.train.interrupt import Interruption
 from numpyvit.train.progress import ProgressBar, counting
@@ -32,10 +32,12 @@ from numpyvit.train.pictures import class_probabilities, write_pictures
 __all__ = [
     "HEAD",
     "RECIPES",
+    "Classification",
     "Evaluation",
     "FeatureData",
     "Interruption",
     "NonFiniteError",
+    "Objective",
     "PreparedPictures",
     "Probe",
     "Progress",
@@ -50,7 +52,6 @@ __all__ = [
     "WorkerPool",
     "WorkerProcess",
     "available_cores",
-    "build_model",
     "check_tune",
     "class_probabilities",
     "compute_features",
@@ -62,8 +63,8 @@ __all__ = [
     "head_inputs",
     "keep_freed_memory",
     "last_blocks",
-    "layer_of",
     "micro_batch_for",
+    "new_model",
     "next_folder",
     "non_finite_gradient",
     "parameter_groups",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from numpyvit.data import Dataset, Transform
-from numpyvit.models import VisionTransformer, read_archive, write_archive
+from numpyvit.models import ImageModel, read_archive, write_archive
 from numpyvit.train.parallel import WorkerPool
 from numpyvit.train.probe import FeatureData, head_inputs
 from numpyvit.train.progress import counting
@@ -19,7 +19,7 @@ _PARTS = ("train", "val")
 
 
 def compute_features(
-    model: VisionTransformer,
+    model: ImageModel,
     dataset: Dataset,
     transform: Transform,
     pool: WorkerPool,
@@ -51,7 +51,7 @@ def compute_features(
 def probe_data(
     config: RunConfig,
     folder: RunFolder,
-    model: VisionTransformer,
+    model: ImageModel,
     data: tuple[Dataset, Dataset],
     pool: WorkerPool,
 ) -> tuple[FeatureData, FeatureData]:
@@ -78,7 +78,7 @@ def probe_data(
 class _FeatureTask:
     """A few pictures: what the head reads of them."""
 
-    model: VisionTransformer
+    model: ImageModel
     transform: Transform
 
     def __call__(self, images: numpy.ndarray) -> numpy.ndarray:

@@ -20,7 +20,7 @@ from numpyvit.explain import (
     fuse_heads,
     prediction_titles,
 )
-from numpyvit.models import VisionTransformer, predict
+from numpyvit.models import ImageModel, predict
 from numpyvit.tensor import Tensor
 from numpyvit.train.trainer import Trainer
 from numpyvit.train.tuning import HEAD
@@ -45,7 +45,7 @@ def write_pictures(trainer: Trainer) -> list[Path]:
     return files
 
 
-def class_probabilities(model: VisionTransformer, images: Array) -> numpy.ndarray:
+def class_probabilities(model: ImageModel, images: Array) -> numpy.ndarray:
     """The softmax of the logits without dropout: images (B, C, H, W) -> (B, classes)."""
     with evaluating(model):
         logits = predict(model, to_device(images, model.device))

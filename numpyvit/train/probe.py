@@ -10,7 +10,7 @@ from numpyvit import functional
 from numpyvit.backend import to_device, to_numpy
 from numpyvit.data import Dataset
 from numpyvit.explain import evaluating
-from numpyvit.models import VisionTransformer
+from numpyvit.models import ImageModel
 from numpyvit.nn import Module
 from numpyvit.tensor import Tensor, no_grad
 
@@ -22,7 +22,7 @@ class Probe(Module):
     are what `head_inputs` gives.
     """
 
-    def __init__(self, model: VisionTransformer) -> None:
+    def __init__(self, model: ImageModel) -> None:
         self.config, self.dtype, self.device = model.config, model.dtype, model.device
         self.head, self.head_dist = model.head, model.head_dist
 
@@ -35,22 +35,20 @@ class Probe(Module):
         return (self.head(features[:, :width]) + second) * 0.5
 
 
-Learner = VisionTransformer | Probe  # what a step trains
+Learner = ImageModel | Probe  # what a step trains
 
 
-def head_inputs(model: VisionTransformer, images: numpy.ndarray) -> numpy.ndarray:
+def head_inputs(model: ImageModel, images: numpy.ndarray) -> numpy.ndarray:
     """What the head reads of images (B, C, H, W), without dropout: (B, F).
 
     F is the width of the pooled features; where there is a second head, the distillation token
     stands behind them.
     """
-    config = model.config
-    keep = 1 + config.distillation_head if config.pooling == "token" else None
     with evaluating(model), no_grad():
         batch = to_device(images.astype(model.dtype, copy=False), model.device)
-        tokens = model.forward_features(batch, keep=keep)
+        tokens = model.forward_features(batch, keep=model.tokens_read)
         features = model.forward_pooled(tokens)
-        if config.distillation_head:
+        if model.config.distillation_head:
             features = functional.concat([features, tokens[:, 1]], axis=1)
     return to_numpy(features.data)
 

@@ -14,7 +14,7 @@ import numpy
 from numpyvit import models
 from numpyvit.data import Preprocessing
 from numpyvit.data.catalogue import NAMES
-from numpyvit.models import Labelling, VisionTransformer, load_model, save_model
+from numpyvit.models import ImageModel, Labelling, load_model, save_model
 from numpyvit.optim import Optimizer
 from numpyvit.train.recipes import Recipe
 from numpyvit.train.tuning import ALL, HEAD, last_blocks
@@ -31,15 +31,16 @@ class RunConfig:
     held out and validated on instead of the test data; 0 for none. Of the others the first
     `train_images` are trained on; 0 for all.
 
-    With `weights`, a path, training starts from these; `weights_sha256` tells whether they are
-    still the same, and `weights_settings` correct what `load_pretrained` concludes. `tune` says
-    what of them is trained (see `last_blocks`) and `preprocessing` how pictures become what they
-    take.
+    `model_settings` replace fields of the named model's configuration. With `weights`, a path,
+    training starts from these; `weights_sha256` tells whether they are still the same, and
+    `weights_settings` correct what `load_pretrained` concludes. `tune` says what of them is trained
+    (see `last_blocks`) and `preprocessing` how pictures become what they take.
     """
 
     data: str = "shapes"
     data_dir: str | None = None
     model: str = "vit_cifar_patch4_32"
+    model_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     recipe_name: str = "default"
     recipe: Recipe = Recipe()
     seed: int = 0
@@ -66,10 +67,11 @@ class RunConfig:
             if type(value) is bool or not isinstance(value, numbers.Integral) or value < 0:
                 raise ValueError(f"[RunConfig] expected a whole {name} >= 0, got {value!r}")
         last_blocks(self.tune)
-        if not isinstance(self.weights_settings, dict):
-            raise ValueError(
-                f"[RunConfig] expected fields as weights_settings, got {self.weights_settings!r}"
-            )
+        for name in ("model_settings", "weights_settings"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(
+                    f"[RunConfig] expected fields as {name}, got {getattr(self, name)!r}"
+                )
         if not isinstance(self.preprocessing, Preprocessing | None):
             raise ValueError(f"[RunConfig] expected a Preprocessing, got {self.preprocessing!r}")
         if self.weights is None and self.tune != ALL:
@@ -81,6 +83,10 @@ class RunConfig:
             )
         if self.weights is not None and self.preprocessing is None:
             raise ValueError("[RunConfig] expected a preprocessing with weights, got none")
+
+    def named_model(self) -> Any:
+        """The configuration of the model to train from nothing; ValueError for unknown names."""
+        return models.model_config(self.model, **self.model_settings)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON holds them."""
@@ -213,7 +219,7 @@ class RunFolder:
         self,
         path: Path,
         config: RunConfig,
-        model: VisionTransformer,
+        model: ImageModel,
         labelling: Labelling,
         optimizer: Optimizer,
         progress: Progress,
@@ -237,7 +243,7 @@ class RunFolder:
     def restore(
         self,
         config: RunConfig,
-        model: VisionTransformer,
+        model: ImageModel,
         labelling: Labelling,
         optimizer: Optimizer,
         training_images: int,

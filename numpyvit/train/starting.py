@@ -10,11 +10,11 @@ import numpy
 from numpyvit.data import Dataset
 from numpyvit.models import (
     INITIALIZATIONS,
-    VisionTransformer,
-    create_model,
+    ImageModel,
+    build_model,
     load_model,
-    model_config,
 )
+from numpyvit.train.recipes import Recipe
 from numpyvit.train.run import RunConfig, RunFolder
 from numpyvit.train.tuning import freeze, with_new_head
 from numpyvit.weights import load_pretrained
@@ -37,34 +37,33 @@ def fingerprint(path: str | Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def build_model(config: RunConfig, data: Dataset) -> VisionTransformer:
+def new_model(config: RunConfig, data: Dataset) -> ImageModel:
     """A named model with starting weights, fitted to the classes of `data`.
 
     Raises ValueError where the images do not have the size that the model takes.
     """
-    recipe = config.recipe
-    sizes = model_config(config.model)
+    recipe, sizes = config.recipe, config.named_model()
     expected = (sizes.in_channels, sizes.image_size, sizes.image_size)
     if data.image_shape != expected:
         raise ValueError(
             f"[train] expected images {expected} for {config.model}, got {data.image_shape}; "
             "resize them or choose another model"
         )
-    model = create_model(
-        config.model,
-        seed=config.seed,
-        num_classes=len(data.class_names),
-        dropout=recipe.dropout,
-        attention_dropout=recipe.dropout,
-        drop_path=recipe.drop_path,
-    )
+    sizes = sizes.for_classes(len(data.class_names), **regularization(recipe))
+    model = build_model(sizes, rng=numpy.random.default_rng(config.seed))
     INITIALIZATIONS[recipe.initialization](model, numpy.random.default_rng(config.seed))
     return model.to(device=config.device)
 
 
+def regularization(recipe: Recipe) -> dict[str, float]:
+    """The fields of a model's configuration that a recipe decides."""
+    rates = dict.fromkeys(("dropout", "attention_dropout"), recipe.dropout)
+    return {**rates, "drop_path": recipe.drop_path}
+
+
 def starting_model(
-    config: RunConfig, folder: RunFolder, data: Dataset, backbone: VisionTransformer | None = None
-) -> VisionTransformer:
+    config: RunConfig, folder: RunFolder, data: Dataset, backbone: ImageModel | None = None
+) -> ImageModel:
     """The run's model, with what is not trained frozen.
 
     `backbone` is what `config.weights` holds, for those who have opened it; its arrays become the
@@ -72,7 +71,7 @@ def starting_model(
     Raises ValueError where the weights are not those that the run began with.
     """
     if config.weights is None:
-        return build_model(config, data)
+        return new_model(config, data)
     if folder.last.exists():
         model = load_model(folder.last).model
     else:
@@ -80,15 +79,13 @@ def starting_model(
         model = with_new_head(
             _opened(config) if backbone is None else backbone,
             len(data.class_names),
-            dropout=recipe.dropout,
-            attention_dropout=recipe.dropout,
-            drop_path=recipe.drop_path,
+            **regularization(recipe),
         )
     freeze(model, config.tune)
     return model.to(device=config.device)
 
 
-def _opened(config: RunConfig) -> VisionTransformer:
+def _opened(config: RunConfig) -> ImageModel:
     """The model of the run's weights, at the size of its pictures."""
     path, rule = str(config.weights), config.preprocessing
     if config.weights_sha256 not in (None, fingerprint(path)):

@@ -9,19 +9,19 @@ from typing import Any
 import numpy
 from numpy.random import SFC64, Generator
 
-from numpyvit import functional
-from numpyvit.backend import Array, array_module, to_device, to_numpy
+from numpyvit.backend import Array, array_module, to_device
 from numpyvit.data import Dataset
 from numpyvit.explain import evaluating
-from numpyvit.models import ViTConfig
 from numpyvit.nn import Parameter, use_generator
 from numpyvit.tensor import Tensor, gradients, no_grad
+from numpyvit.train.objectives import Classification, Objective
 from numpyvit.train.parallel import Partial, TreeSum, WorkerPool
 from numpyvit.train.probe import Learner
 
 _CACHE_BYTES = 1 << 20  # what the widest activation of a micro-batch may take
 _TURNS = 16  # at least as many, where there are as many micro-batches: for machines of many cores
 _EVALUATION_BATCH = 32  # images
+CLASSIFICATION = Classification()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +64,13 @@ def set_gradients(
     pool: WorkerPool,
     *,
     seed: tuple[int, int],
-    label_smoothing: float = 0.0,
+    objective: Objective = CLASSIFICATION,
     micro_batch: int | None = None,
 ) -> StepResult:
     """Set the `.grad` of the model's trainable parameters to that of the batch's mean loss.
 
-    `images` (B, C, H, W) float, or features (B, F) for a Probe; `labels` (B,). Micro-batch i draws
+    `images` (B, C, H, W) float, or features (B, F) for a Probe; `labels` (B,), or what else the
+    `objective` takes. Micro-batch i draws
     its randomness from (*seed, i): loss and gradients do not depend on the number of workers, to
     the bit. They do depend on `micro_batch`, by default as many images as `micro_batch_for` says.
 
@@ -89,13 +90,13 @@ def set_gradients(
         part = slice(index * turn, (index + 1) * turn)
         return images[part], labels[part], seed, index * turn // micro_batch
 
-    task = _GradientTask(model, len(images), micro_batch, label_smoothing)
+    task = _GradientTask(model, len(images), micro_batch, objective)
     flat, sums = pool.sum(task, arguments, _count(len(images), turn))
     _distribute(flat, parameters)
     return StepResult(float(sums[0]), int(sums[1]), len(images))
 
 
-def micro_batch_for(config: ViTConfig) -> int:
+def micro_batch_for(config: Any) -> int:
     """Images whose widest activation, float32, stays in a core's cache: a power of 2, 4 to 32.
 
     Fewer than 4 would write gradients of all weights too often.
@@ -111,6 +112,7 @@ def evaluate(
     transform: Any,
     pool: WorkerPool,
     *,
+    objective: Objective = CLASSIFICATION,
     micro_batch: int = _EVALUATION_BATCH,
 ) -> Evaluation:
     """Loss and confusion of `model`, without dropout, on all of `dataset`.
@@ -125,7 +127,7 @@ def evaluate(
         return dataset.images(indices), dataset.labels[indices]
 
     with evaluating(model):
-        task = _EvaluationTask(model, transform)
+        task = _EvaluationTask(model, transform, objective)
         loss_sum, confusion = pool.sum(task, arguments, _count(len(dataset), micro_batch))
     return Evaluation(float(loss_sum) / len(dataset), confusion)
 
@@ -137,7 +139,7 @@ class _GradientTask:
     model: Learner
     batch_size: int
     micro_batch: int
-    label_smoothing: float
+    objective: Objective
 
     def __call__(
         self, images: numpy.ndarray, labels: numpy.ndarray, seed: tuple[int, int], first: int
@@ -155,11 +157,9 @@ class _GradientTask:
 
     def _micro_batch(self, images: numpy.ndarray, labels: numpy.ndarray, rng: Generator) -> Partial:
         with use_generator(rng):
-            logits = self.model(_input(self.model, images))
-        target = to_device(labels, logits.device)
-        loss = functional.cross_entropy(logits, target, self.label_smoothing, "sum")
-        value, correct = loss.item(), int((logits.data.argmax(-1) == target).sum())
-        weight = numpy.asarray(1 / self.batch_size, logits.dtype)
+            loss, correct = self.objective.loss(self.model, _input(self.model, images), labels)
+        value = loss.item()
+        weight = numpy.asarray(1 / self.batch_size, loss.dtype)
         found = gradients(loss, self._parameters, weight)
         flat = array_module(*found).concatenate([gradient.ravel() for gradient in found])
         return [flat, numpy.array([value, correct])]
@@ -171,16 +171,12 @@ class _EvaluationTask:
 
     model: Learner
     transform: Any
+    objective: Objective
 
     def __call__(self, images: numpy.ndarray, labels: numpy.ndarray) -> Partial:
         images = self.transform(images, numpy.random.default_rng(0))
         with no_grad():
-            logits = self.model(_input(self.model, images))
-            target = to_device(labels, logits.device)
-            loss = functional.cross_entropy(logits, target, 0.0, "sum").item()
-        classes = self.model.config.num_classes
-        confusion = numpy.zeros((classes, classes), numpy.int64)
-        numpy.add.at(confusion, (labels, to_numpy(logits.data.argmax(-1))), 1)
+            loss, confusion = self.objective.measure(self.model, _input(self.model, images), labels)
         return [numpy.array(loss), confusion]
 
 

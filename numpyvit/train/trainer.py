@@ -11,11 +11,12 @@ from numpy.random import SFC64, Generator
 
 from numpyvit.data import Dataset, Loader, Transform
 from numpyvit.explain import evaluating
-from numpyvit.models import Labelling, VisionTransformer
+from numpyvit.models import ImageModel, Labelling
 from numpyvit.optim import AdamW, LambdaLR, clip_grad_norm_, constant, warmup_cosine
 from numpyvit.train.diagnose import NonFiniteError, first_non_finite, non_finite_gradient
 from numpyvit.train.features import probe_data
 from numpyvit.train.interrupt import Interruption
+from numpyvit.train.objectives import Classification, Objective
 from numpyvit.train.parallel import WorkerPool
 from numpyvit.train.probe import Learner, Probe
 from numpyvit.train.progress import ProgressBar
@@ -48,7 +49,7 @@ class Trainer:
         val_data: Dataset,
         *,
         workers: int | None = None,
-        backbone: VisionTransformer | None = None,
+        backbone: ImageModel | None = None,
     ) -> None:
         recipe = config.recipe
         self.config, self.folder, self.recipe = config, folder, recipe
@@ -68,6 +69,7 @@ class Trainer:
             parameter_groups(self.model, recipe), lr=recipe.lr, betas=(0.9, recipe.beta2)
         )
         self.schedule = LambdaLR(self.optimizer, _schedule(recipe, len(self.loader)))
+        self.objective: Objective = Classification(recipe.label_smoothing)
         on_gpu = config.device != "cpu"
         self.micro_batch = recipe.batch_size if on_gpu else micro_batch_for(self.model.config)
         self.pool = WorkerPool(1 if on_gpu else workers)
@@ -152,7 +154,7 @@ class Trainer:
             labels,
             self.pool,
             seed=seed,
-            label_smoothing=self.recipe.label_smoothing,
+            objective=self.objective,
             micro_batch=self.micro_batch,
         )
         fault = None
@@ -210,6 +212,7 @@ class Trainer:
             self._val_inputs,
             self._prepare,
             self.pool,
+            objective=self.objective,
             micro_batch=self.micro_batch,
         )
         if not numpy.isfinite(result.loss):

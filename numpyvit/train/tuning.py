@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from numpyvit.models import VisionTransformer
-from numpyvit.nn import Linear, init
+from numpyvit.models import ImageModel, build_model
+from numpyvit.nn import init
 from numpyvit.train.recipes import Recipe
 
 ALL, HEAD, LAST = "all", "head", "last:"
-HEADS = ("head.", "head_dist.")
-_DROPPED_HEADS = (*HEADS, "pre_logits.")  # what belongs to the task that a model comes from
-# Weight decay would pull these towards zero as if they were matrices of a linear layer.
-_EXEMPT = ("cls_token", "dist_token", "reg_token", "pos_embed", "attn_pool.latent")
-_EMBEDDING = ("cls_token", "dist_token", "reg_token", "pos_embed", "patch_embed.", "norm_pre.")
+# Weight decay would pull these towards zero as if they were matrices of a linear layer: they are
+# known by the ends of their names.
+_EXEMPT = (
+    "cls_token",
+    "dist_token",
+    "reg_token",
+    "mask_token",
+    "pos_embed",
+    "latent",
+    "bias_table",
+)
 
 
 def last_blocks(tune: str) -> int | None:
@@ -40,19 +46,7 @@ def check_tune(tune: str, depth: int) -> None:
         )
 
 
-def layer_of(name: str, depth: int) -> int:
-    """The layer of the parameter called `name` in a model of `depth` blocks.
-
-    Layer 0 is what comes before the blocks, block i is layer i + 1, and what follows them is
-    layer depth + 1.
-    """
-    if name.startswith(_EMBEDDING):
-        return 0
-    first, _, rest = name.partition(".")
-    return int(rest.partition(".")[0]) + 1 if first == "blocks" else depth + 1
-
-
-def freeze(model: VisionTransformer, tune: str) -> None:
+def freeze(model: ImageModel, tune: str) -> None:
     """Leave a gradient to what `tune` names, and to nothing else.
 
     "head" is the heads alone; "last:N" the last N blocks and all that follows them; "all" all.
@@ -64,11 +58,11 @@ def freeze(model: VisionTransformer, tune: str) -> None:
     count = last_blocks(tune)
     lowest = 0 if count is None else depth + 1 - count
     for name, parameter in model.named_parameters():
-        is_head = name.startswith(HEADS)
-        parameter.requires_grad = is_head or (tune != HEAD and layer_of(name, depth) >= lowest)
+        is_head = name.startswith(model.head_names)
+        parameter.requires_grad = is_head or (tune != HEAD and model.layer_of(name) >= lowest)
 
 
-def start_training(model: VisionTransformer) -> None:
+def start_training(model: ImageModel) -> None:
     """Training mode for what is trained; what is frozen gives the same values every time."""
     model.train()
     model.pos_drop.train(model.patch_embed.proj.weight.requires_grad)
@@ -76,33 +70,31 @@ def start_training(model: VisionTransformer) -> None:
         block.train(any(parameter.requires_grad for parameter in block.parameters()))
 
 
-def with_new_head(model: VisionTransformer, num_classes: int, **changes: Any) -> VisionTransformer:
-    """The model with heads of zeros for `num_classes` classes; `changes` of its ViTConfig.
+def with_new_head(model: ImageModel, num_classes: int, **changes: Any) -> ImageModel:
+    """The model with heads of zeros for `num_classes` classes; `changes` of its configuration.
 
     Zeros, and no hidden layer in front of them: Dosovitskiy et al. 2021, section 3.2. The other
     weights are shared with `model`, not copied.
     """
-    config = model.config.replace(num_classes=num_classes, pre_logits=0, **changes)
+    dropped = (*model.head_names, "pre_logits.")  # what belongs to the task it comes from
     kept = {
-        name: array
-        for name, array in model.state_dict().items()
-        if not name.startswith(_DROPPED_HEADS)
+        name: array for name, array in model.state_dict().items() if not name.startswith(dropped)
     }
     with init.undrawn():
-        tuned = VisionTransformer(config)
+        tuned = build_model(model.config.for_classes(num_classes, **changes))
     tuned.load_state_dict(kept, strict=False, assign=True)
-    for head in (tuned.head, tuned.head_dist):
-        if isinstance(head, Linear):
-            for parameter in head.parameters():
-                parameter.data = init.zeros(parameter.shape)
+    for name, parameter in tuned.named_parameters():
+        if name.startswith(tuned.head_names):
+            parameter.data = init.zeros(parameter.shape)
     return tuned
 
 
-def parameter_groups(model: VisionTransformer, recipe: Recipe) -> list[dict[str, Any]]:
+def parameter_groups(model: ImageModel, recipe: Recipe) -> list[dict[str, Any]]:
     """The parameters that are not frozen, in groups of one weight decay and one learning rate.
 
     Weight matrices decay, everything else does not, unless the recipe decays everything. Layer i
-    learns at lr * layer_decay ** (depth + 1 - i) (Bao et al. 2022, BEiT, appendix; see `layer_of`).
+    learns at lr * layer_decay ** (depth + 1 - i) (Bao et al. 2022, BEiT, appendix; see
+    `ImageModel.layer_of`).
     The fastest group comes first.
     """
     depth = len(model.blocks)
@@ -110,8 +102,8 @@ def parameter_groups(model: VisionTransformer, recipe: Recipe) -> list[dict[str,
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        decays = recipe.decay_vectors or (parameter.ndim > 1 and name not in _EXEMPT)
-        below = 0 if recipe.layer_decay == 1 else depth + 1 - layer_of(name, depth)
+        decays = recipe.decay_vectors or (parameter.ndim > 1 and not name.endswith(_EXEMPT))
+        below = 0 if recipe.layer_decay == 1 else depth + 1 - model.layer_of(name)
         found.setdefault((below, not decays), []).append(parameter)
     return [
         {

@@ -14,9 +14,9 @@ from numpyvit.backend import suggest
 from numpyvit.data import PREPROCESSINGS, Preprocessing
 from numpyvit.models import (
     VARIANTS,
+    ImageModel,
     Labelling,
     SavedModel,
-    VisionTransformer,
     ViTConfig,
     load_model,
 )
@@ -64,7 +64,7 @@ class Pretrained:
     """
 
     name: str
-    model: VisionTransformer
+    model: ImageModel
     labelling: Labelling
     preprocessing: Preprocessing
     report: list[tuple[str, str]]

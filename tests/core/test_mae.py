@@ -22,9 +22,8 @@ from numpyvit.models import (
     MaskedAutoencoder,
     VisionTransformer,
     ViTConfig,
-    count_mae_multiply_adds,
-    create_mae,
-    mae_config,
+    count_multiply_adds,
+    model_config,
 )
 from numpyvit.nn import Module, init, use_generator
 from numpyvit.optim import AdamW
@@ -173,19 +172,19 @@ def the_recorded_model(**changes: Any) -> MaskedAutoencoder:
 @pytest.mark.parametrize(("name", "counts"), PUBLISHED.items())
 def test_named_models_have_the_published_sizes(name: str, counts: tuple[int, int, int]) -> None:
     with init.undrawn():
-        model = create_mae(name)
+        model = create_model(name)
     found = model.num_parameters(), sum(p.size for p in trained(model).values())
-    assert (*found, count_mae_multiply_adds(model.config)) == counts
+    assert (*found, count_multiply_adds(model.config)) == counts
 
 
 def test_every_named_model_has_a_configuration_that_json_can_hold() -> None:
     for name, config in MAE_VARIANTS.items():
-        assert mae_config(name) == config
+        assert model_config(name) == config
         assert MAEConfig.from_dict(config.to_dict()) == config
 
 
 def test_the_encoder_of_the_cifar_model_is_the_cifar_vits() -> None:
-    model = create_mae("mae_vit_cifar_patch4_32", seed=3)
+    model = create_model("mae_vit_cifar_patch4_32", seed=3)
     tuned = model.to_vit(num_classes=10, final_norm=False)
     plain = create_model("vit_cifar_patch4_32")
     assert tuned.num_parameters() == plain.num_parameters() == 119_098
@@ -271,7 +270,7 @@ def test_visible_patches_have_no_part_in_the_loss() -> None:
 
 
 def test_of_patches_with_equal_noise_the_last_are_hidden() -> None:
-    model = create_mae("mae_vit_cifar_patch4_32")
+    model = create_model("mae_vit_cifar_patch4_32")
     noise = np.arange(2 * 64).reshape(2, 64) * 7 % 5  # a sort that is not stable hides others
     mask = model(np.zeros((2, 3, 32, 32), np.float32), noise).mask
     for row, numbers in zip(mask, noise.tolist(), strict=True):
@@ -343,7 +342,7 @@ def test_a_gradient_step_in_any_one_direction_is_what_the_loss_does() -> None:
 
 
 def test_a_few_images_are_learned_by_heart() -> None:
-    model = create_mae("mae_vit_cifar_patch4_32", norm_pix=False)
+    model = create_model("mae_vit_cifar_patch4_32", norm_pix=False)
     rows, columns = np.mgrid[:32, :32] / 8
     waves = [np.sin(rows + shift) * np.cos(columns - shift) for shift in range(12)]
     images = np.array(waves, np.float32).reshape(4, 3, 32, 32)
@@ -428,7 +427,7 @@ def test_noise_images_and_names_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="expected reduction 'mean' or 'sum', got 'max'"):
         model(images, noise, reduction="max")
     with pytest.raises(ValueError, match="did you mean 'mae_vit_base_patch16'"):
-        create_mae("mae_vit_base_patch14")
+        create_model("mae_vit_base_patch14")
 
 
 def test_images_may_lie_on_the_tape_of_another_model() -> None:

@@ -21,8 +21,8 @@ from numpyvit.models import (
     SWIN_VARIANTS,
     SwinConfig,
     SwinTransformer,
-    count_swin_multiply_adds,
-    count_swin_parameters,
+    count_multiply_adds,
+    count_parameters,
 )
 from numpyvit.nn import (
     LayerNorm,
@@ -273,14 +273,14 @@ def test_parameters_have_timms_names_and_layouts() -> None:
 @pytest.mark.parametrize(("name", "published"), PUBLISHED.items())
 def test_the_variants_have_the_published_sizes(name: str, published: tuple[int, float]) -> None:
     config, (parameters, billions) = SWIN_VARIANTS[name], published
-    assert count_swin_parameters(config) == parameters
+    assert count_parameters(config) == parameters
     digits = len(str(billions).partition(".")[2])
-    assert round(count_swin_multiply_adds(config) / 1e9, digits) == billions
+    assert round(count_multiply_adds(config) / 1e9, digits) == billions
 
 
 def test_the_cifar_model_is_of_the_tiny_vits_size() -> None:
     config = SWIN_VARIANTS["swin_cifar_patch2_32"]
-    assert count_swin_parameters(config) == SwinTransformer(config).num_parameters() == 134_262
+    assert count_parameters(config) == SwinTransformer(config).num_parameters() == 134_262
     assert config.windows(0, shifted=True).shift == config.windows(1, shifted=True).shift == 2
 
 
@@ -289,11 +289,11 @@ def test_multiply_adds_are_those_of_the_matrix_products() -> None:
         return depth * (n * 12 * d * d + 2 * n * 9 * d)
 
     expected = 144 * 12 * 8 + products(144, 8, 2) + 36 * 32 * 16 + products(36, 16, 3) + 16 * 5
-    assert count_swin_multiply_adds(SMALL) == expected
+    assert count_multiply_adds(SMALL) == expected
     # Windows of 5 have 225 places in a grid of 12 x 12, and each gets a query, a key and a value.
     padded = SMALL.replace(window_size=5, depths=(1,), num_heads=(2,))
     expected = 144 * 12 * 8 + 225 * 3 * 64 + 2 * 225 * 25 * 8 + 144 * 9 * 64 + 8 * 5
-    assert count_swin_multiply_adds(padded) == expected
+    assert count_multiply_adds(padded) == expected
 
 
 # The configuration.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from numpyvit.explain import draw_reconstruction
-from numpyvit.models import create_mae
+from numpyvit.models import create_model
 
 matplotlib_image = pytest.importorskip("matplotlib.image", reason="matplotlib is not installed")
 
@@ -46,7 +46,7 @@ def test_the_image_what_is_visible_the_reconstruction_and_both_joined_are_drawn(
 @pytest.mark.parametrize("count", [1, 2, 5])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_a_model_paints_is_drawn(tmp_path: Path, count: int, channels: int) -> None:
-    model = create_mae("mae_vit_cifar_patch4_32", in_channels=channels)
+    model = create_model("mae_vit_cifar_patch4_32", in_channels=channels)
     images = np.random.default_rng(0).standard_normal((count, channels, 32, 32)).astype("float32")
     out = model(images)
     made = model.reconstruct(images, out.prediction)

@@ -10,7 +10,7 @@ from train import tiny
 from numpyvit import functional
 from numpyvit.models import VisionTransformer
 from numpyvit.tensor import gradients
-from numpyvit.train import WorkerPool, set_gradients
+from numpyvit.train import Classification, WorkerPool, set_gradients
 
 DROPOUT = {"dropout": 0.2, "attention_dropout": 0.2, "drop_path": 0.2}
 
@@ -66,7 +66,9 @@ def test_the_seed_the_step_and_the_micro_batch_decide_what_is_dropped(batch):
 def test_it_is_the_gradient_of_the_whole_batchs_mean_loss(micro_batch, smoothing, batch):
     model = tiny_model().to("float64")
     images, labels = batch
-    result, found = run(model, batch, 2, micro_batch=micro_batch, label_smoothing=smoothing)
+    result, found = run(
+        model, batch, 2, micro_batch=micro_batch, objective=Classification(smoothing)
+    )
     logits = model(images.astype(np.float64))
     loss = functional.cross_entropy(logits, labels, smoothing, "mean")
     assert_close(np.float64(result.loss), loss.numpy())

@@ -280,11 +280,11 @@ WITH_A_FREE_BLAS = """
 import contextlib
 import numpy as np
 from numpyvit.data import load_dataset
-from numpyvit.train import RunConfig, WorkerPool, build_model, parallel, recipe, set_gradients
+from numpyvit.train import RunConfig, WorkerPool, new_model, parallel, recipe, set_gradients
 parallel.single_threaded_blas = lambda: contextlib.nullcontext(False)
 data = load_dataset("shapes", "test", count=80)
 settings = recipe("tutorial")
-model = build_model(RunConfig(recipe=settings), data).train()
+model = new_model(RunConfig(recipe=settings), data).train()
 images = settings.normalize()(data.images(np.arange(80)), np.random.default_rng(0))
 found = []
 for workers in (1, 2, 2, 2):

@@ -16,8 +16,8 @@ from numpyvit.train import (
     RunFolder,
     Trainer,
     WorkerPool,
-    build_model,
     evaluate,
+    new_model,
     parameter_groups,
     recipe,
 )
@@ -169,7 +169,7 @@ def test_progress_goes_to_stderr_a_line_an_epoch(tmp_path, capsys):
 @pytest.mark.parametrize("decay_vectors", [True, False])
 def test_the_groups_cover_each_parameter_once(decay_vectors):
     settings = recipe("default", decay_vectors=decay_vectors, weight_decay=0.3)
-    model = build_model(RunConfig(recipe=settings), ArrayDataset(*shapes_like()))
+    model = new_model(RunConfig(recipe=settings), ArrayDataset(*shapes_like()))
     groups = parameter_groups(model, settings)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = [[names.pop(id(parameter)) for parameter in group["params"]] for group in groups]
@@ -190,17 +190,17 @@ def shapes_like(size=32):
 def test_the_model_is_fitted_to_the_data_and_the_recipe():
     images, labels = shapes_like()
     config = RunConfig(recipe=recipe("tutorial"))
-    model = build_model(config, ArrayDataset(images, labels, [str(n) for n in range(17)]))
+    model = new_model(config, ArrayDataset(images, labels, [str(n) for n in range(17)]))
     assert model.config.num_classes == 17
     assert model.config.dropout == model.config.attention_dropout == 0.1
-    again = build_model(config, ArrayDataset(images, labels, [str(n) for n in range(17)]))
+    again = new_model(config, ArrayDataset(images, labels, [str(n) for n in range(17)]))
     for name, weights in model.state_dict().items():
         assert_same_bits(again.state_dict()[name], weights)
 
 
 def test_images_of_another_size_are_refused_with_both_sizes():
     with pytest.raises(ValueError, match=r"expected images \(3, 32, 32\).*got \(3, 24, 24\)"):
-        build_model(RunConfig(), ArrayDataset(*shapes_like(24)))
+        new_model(RunConfig(), ArrayDataset(*shapes_like(24)))
 
 
 def test_validation_images_that_do_not_fit_are_refused_before_the_training(tmp_path):

@@ -14,7 +14,6 @@ from numpyvit.train import (
     check_tune,
     freeze,
     last_blocks,
-    layer_of,
     parameter_groups,
     set_gradients,
     start_training,
@@ -134,7 +133,8 @@ def test_layers_count_from_the_embedding_to_the_head():
         *("blocks.0.ls1.gamma", "blocks.11.norm1.bias"),
         *("norm.weight", "fc_norm.bias", "attn_pool.latent", "pre_logits.fc.bias", "head.weight"),
     ]
-    assert [layer_of(name, 12) for name in names] == [0, 0, 0, 1, 12, 13, 13, 13, 13, 13]
+    deep = model_of(FULL.replace(depth=12))
+    assert [deep.layer_of(name) for name in names] == [0, 0, 0, 1, 12, 13, 13, 13, 13, 13]
 
 
 def test_only_matrices_decay():

@@ -1,0 +1,197 @@
+"""What every family of models shares: a configuration that is checked once, and a module."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple, Self
+
+from numpyvit.backend import Array, suggest
+from numpyvit.nn import Identity, Module
+from numpyvit.tensor import Tensor
+
+_KINDS: dict[str, tuple[str, Any]] = {
+    "int": ("a whole number", numbers.Integral),
+    "float": ("a finite number", numbers.Real),
+    "bool": ("True or False", bool),
+    "str": ("a name", str),
+    "tuple[int, ...]": ("whole numbers, one a stage,", numbers.Integral),
+}
+# The first parts of the names of all parameters before the blocks.
+_BEFORE_BLOCKS = ("cls_token", "dist_token", "reg_token", "pos_embed", "patch_embed", "norm_pre")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The base of all configurations: frozen fields, and the ways to and from JSON."""
+
+    distillation_head = False  # a family that can have a second head makes a field of it
+
+    def replace(self, **overrides: Any) -> Self:
+        """A copy with some fields changed; ValueError that suggests a name for an unknown one."""
+        names = [field.name for field in dataclasses.fields(self)]
+        for name in overrides:
+            if name not in names:
+                raise ValueError(
+                    f"[{type(self).__name__}] unknown option {name!r}; {suggest(name, names)}"
+                )
+        return dataclasses.replace(self, **overrides)
+
+    def for_classes(self, num_classes: int, **changes: Any) -> Self:
+        """The same model with heads for other classes, to be fine-tuned; with other `changes`."""
+        return self.replace(num_classes=num_classes, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them; `from_dict` is the way back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """What `to_dict` gave; TypeError or ValueError for anything else."""
+        return cls(**fields)
+
+    def _check_types(self) -> None:
+        # By the annotation: bool is a kind of int, and JSON does not tell 4 from 4.0 reliably.
+        for field in dataclasses.fields(self):
+            meaning, kind = _KINDS[str(field.type)]
+            value = getattr(self, field.name)
+            several = str(field.type).startswith("tuple")
+            values = (value,) if not several else value if isinstance(value, tuple) else ()
+            if not values or not all(_is(each, kind) for each in values):
+                raise ValueError(
+                    f"[{type(self).__name__}] expected {meaning} as {field.name}, got {value!r:.80}"
+                )
+
+    def _check_shares(self, names: Iterable[str]) -> None:
+        for name in names:
+            if not 0 <= (value := getattr(self, name)) < 1:
+                raise ValueError(f"[{type(self).__name__}] expected 0 <= {name} < 1, got {value}")
+
+    def _check_not_negative(self, names: Iterable[str]) -> None:
+        for name in names:
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"[{type(self).__name__}] expected {name} >= 0, got {value}")
+
+    def _check_names(self, choices: Mapping[str, Iterable[str]]) -> None:
+        for name, known in choices.items():
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(
+                    f"[{type(self).__name__}] unknown {name} {value!r}; {suggest(value, known)}"
+                )
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+        return False
+    try:
+        return kind is not numbers.Real or math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
+
+
+class ViTOutput(NamedTuple):
+    """What a forward pass with intermediates gives back.
+
+    `attention` holds the weights (B, H, N, N) of every block, `hidden_states` the tokens (B, N, D)
+    before the first block and after each; both are empty where not asked for.
+    """
+
+    logits: Tensor
+    attention: list[Tensor]
+    hidden_states: list[Tensor]
+
+
+class ImageModel(Module):
+    """Images to logits: what training, explaining and saving ask of a model of any family.
+
+    A family gives `forward_features`, `forward_pooled` and `forward_head`; `blocks`, in order;
+    `patch_embed`, whose `proj` sees the pixels; and `head`.
+    """
+
+    config: Any
+    blocks: Any
+    patch_embed: Any
+    pos_embed: Any = None  # learned positions, a Parameter
+    pos_drop: Any
+    head: Module
+    head_dist: Module = Identity()
+    head_names: ClassVar[tuple[str, ...]] = ("head.", "head_dist.")
+    # Whether a block's weights are (B, H, N, N), between all tokens: what maps of images are of.
+    attends_globally: ClassVar[bool] = True
+
+    def forward_features(
+        self,
+        images: Tensor | Array,
+        maps: list[Tensor] | None = None,
+        hidden_states: list[Tensor] | None = None,
+        keep: int | None = None,
+    ) -> Tensor:
+        """(B, C, H, W) -> tokens (B, N, D) after the final norm.
+
+        Attention weights and the tokens between blocks are appended to the lists, if given. With
+        `keep` no more than that many of the leading tokens come out.
+        """
+        raise NotImplementedError
+
+    def forward_pooled(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, num_features): what the head reads."""
+        raise NotImplementedError
+
+    def forward_head(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> logits (B, num_classes)."""
+        return self.head(self.forward_pooled(tokens))
+
+    def forward(
+        self,
+        images: Tensor | Array,
+        *,
+        return_attention: bool = False,
+        return_hidden_states: bool = False,
+    ) -> Any:
+        """(B, C, H, W) -> logits (B, num_classes), or a ViTOutput when intermediates are asked for.
+
+        What is not asked for is not computed.
+        """
+        if not (return_attention or return_hidden_states):
+            return self.forward_head(self.forward_features(images, keep=self.tokens_read))
+        maps: list[Tensor] | None = [] if return_attention else None
+        hidden_states: list[Tensor] | None = [] if return_hidden_states else None
+        tokens = self.forward_features(images, maps, hidden_states)
+        return ViTOutput(self.forward_head(tokens), maps or [], hidden_states or [])
+
+    @property
+    def tokens_read(self) -> int | None:
+        """How many of the leading tokens the head reads; None for all."""
+        return None
+
+    def layer_of(self, name: str) -> int:
+        """The layer of the parameter called `name`, for layer-wise learning rates and freezing.
+
+        Layer 0 is what comes before the blocks, block i is layer i + 1, and what follows them is
+        layer depth + 1.
+        """
+        first, _, rest = name.partition(".")
+        if first == "blocks":
+            return int(rest.partition(".")[0]) + 1
+        return 0 if first in _BEFORE_BLOCKS else len(self.blocks) + 1
+
+    @property
+    def dtype(self) -> Any:
+        """The float type that the model computes in."""
+        return self.patch_embed.proj.weight.dtype
+
+    @property
+    def device(self) -> str:
+        """Where the parameters are: "cpu" or "cuda"."""
+        return self.patch_embed.proj.weight.device
+
+    def _as_input(self, images: Tensor | Array) -> Tensor:
+        images = images if isinstance(images, Tensor) else Tensor(images)
+        if images.dtype != self.dtype:
+            raise TypeError(
+                f"[{type(self).__name__}] expected images of dtype {self.dtype}, got "
+                f"{images.dtype}; normalise them, or convert with .astype() or model.to(dtype=...)"
+            )
+        return images

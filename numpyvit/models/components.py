@@ -1,0 +1,139 @@
+"""What a Vision Transformer is put together from: a table for each part, a row for each kind.
+
+A new kind is a class in `numpyvit.nn`, a row here, and its name in `config.CHOICES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy.random import Generator
+
+from numpyvit.models.config import ViTConfig
+from numpyvit.nn import (
+    Attention,
+    AttentionPool,
+    Block,
+    ClassAndMeanPool,
+    ClassTokenPool,
+    LayerNorm,
+    LearnedPatchPositions,
+    LearnedPositions,
+    MeanPool,
+    Mlp,
+    Module,
+    PatchEmbed,
+    Positions,
+    SwiGLU,
+)
+
+Build = Callable[[ViTConfig, Generator], Module]
+
+# Width and epsilon to a module.
+NORMS: dict[str, Callable[[int, float], Module]] = {"layer": LayerNorm}
+
+# Width, hidden width, activation_name, dropout and rng to a module.
+MLPS: dict[str, Callable[..., Module]] = {"mlp": Mlp, "swiglu": SwiGLU}
+
+
+def norm(config: ViTConfig) -> Callable[[int], Module]:
+    """The model's normalisation, waiting for its width."""
+    return lambda width: NORMS[config.norm](width, config.norm_eps)
+
+
+def attention(config: ViTConfig, rng: Generator) -> Attention:
+    """One block's attention."""
+    return Attention(
+        config.embed_dim,
+        config.num_heads,
+        qkv_bias=config.qkv_bias,
+        qk_norm=config.qk_norm,
+        norm_eps=config.norm_eps,
+        attention_dropout=config.attention_dropout,
+        dropout=config.dropout,
+        rng=rng,
+    )
+
+
+def mlp(config: ViTConfig, rng: Generator) -> Module:
+    """One block's MLP."""
+    return MLPS[config.mlp](
+        config.embed_dim,
+        config.mlp_dim,
+        activation_name=config.activation,
+        dropout=config.dropout,
+        rng=rng,
+    )
+
+
+def _patches(config: ViTConfig, rng: Generator) -> Module:
+    return PatchEmbed(
+        config.image_size,
+        config.patch_size,
+        config.in_channels,
+        config.embed_dim,
+        bias=config.patch_bias,
+        rng=rng,
+    )
+
+
+# (B, C, H, W) to tokens (B, N, D), one a patch.
+STEMS: dict[str, Build] = {"patches": _patches}
+
+# Learned ones, for "all" tokens or for "patches" alone, before the others are put in front.
+POSITIONS: dict[str, Callable[[ViTConfig], Positions]] = {
+    "all": lambda config: LearnedPositions(config.num_positions, config.embed_dim),
+    "patches": lambda config: LearnedPatchPositions(config.num_positions, config.embed_dim),
+}
+
+
+def block(config: ViTConfig, number: int, rng: Generator) -> Module:
+    """Block `number` of the model; its drop_path rises linearly with depth, from 0."""
+    drop_path = config.drop_path * number / max(config.depth - 1, 1)
+    return BLOCKS[config.block](config, drop_path, rng)
+
+
+def _pre_norm(config: ViTConfig, drop_path: float, rng: Generator) -> Module:
+    return Block(
+        config.embed_dim,
+        attention(config, rng),
+        mlp(config, rng),
+        norm_eps=config.norm_eps,
+        layer_scale=config.layer_scale,
+        drop_path=drop_path,
+    )
+
+
+BLOCKS: dict[str, Callable[[ViTConfig, float, Generator], Module]] = {"pre_norm": _pre_norm}
+
+
+def _attention_pool(config: ViTConfig, rng: Generator) -> Module:
+    return AttentionPool(
+        config.embed_dim,
+        config.num_heads,
+        config.mlp_dim,
+        activation_name=config.activation,
+        norm_eps=config.norm_eps,
+        num_prefix_tokens=config.num_prefix_tokens,
+        rng=rng,
+    )
+
+
+# What the head reads: the class token, the mean of the patches, both joined, or attention of a
+# learned query to the patches.
+POOLINGS: dict[str, Build] = {
+    "token": lambda config, rng: ClassTokenPool(),
+    "avg": lambda config, rng: MeanPool(config.num_prefix_tokens),
+    "token_avg": lambda config, rng: ClassAndMeanPool(config.num_prefix_tokens),
+    "map": _attention_pool,
+}
+
+TABLES: dict[str, dict[str, Any]] = {
+    "stem": STEMS,
+    "positions": POSITIONS,
+    "block": BLOCKS,
+    "norm": NORMS,
+    "mlp": MLPS,
+    "pooling": POOLINGS,
+}
