@@ -122,9 +122,11 @@ def _attend(q, k, v, bias, y, scale, dropout, rng):  # type: ignore[no-untyped-d
     keep = keep_mask(shape, dropout, rng, like=q) if dropout else None
     cuts = pieces(shape[:-2], _piece(math.prod(shape)) / math.prod(shape[-2:])) if on_cpu else [()]
     ways_back: list[Any] = [None] * len(cuts)
+    # In one array, as the system clears and hands out large ones in large pages.
+    weights = array_module(q).empty(shape, q.dtype)
 
     def forward(index: int) -> None:
-        parts = _parts(cuts[index], q, k, v, bias, y, keep)
+        parts = _parts(cuts[index], weights, q, k, v, bias, y, keep)
         ways_back[index] = _attend_at_once(scale, dropout, *parts)
 
     def backward(*gradients: Array | None) -> None:
@@ -145,10 +147,11 @@ def _parts(piece: Piece, *arrays: Array | None) -> list[Array | None]:
     return [None if array is None else array[piece] for array in arrays]
 
 
-def _attend_at_once(scale, dropout, q, k, v, bias, y, keep):  # type: ignore[no-untyped-def]
+def _attend_at_once(scale, dropout, weights, *arrays):  # type: ignore[no-untyped-def]
     """`_attend` for a piece, with all weights in memory and kept for the way back."""
+    q, k, v, bias, y, keep = arrays
     xp = array_module(q)
-    weights = _stable_exp(product(q, transposed(k, scale)), bias)
+    _stable_exp(product(q, transposed(k, scale), out=weights), bias)
     inverse_sum = 1 / (weights @ xp.ones(k.shape[-2], q.dtype))[..., None]
     kept = weights if keep is None else weights * keep
     inverse = inverse_sum if keep is None else inverse_sum * (1 / (1 - dropout))
@@ -179,7 +182,7 @@ def _attend_at_once(scale, dropout, q, k, v, bias, y, keep):  # type: ignore[no-
     return backward
 
 
-def _stable_exp(scores: Array, bias: Array | None) -> Array:
+def _stable_exp(scores: Array, bias: Array | None) -> None:
     """Exp of the scores, in place, each row shifted by its maximum where that row needs it."""
     xp = array_module(scores)
     if bias is not None:
@@ -188,7 +191,7 @@ def _stable_exp(scores: Array, bias: Array | None) -> Array:
         largest, smallest = scores.max(-1, keepdims=True), scores.min(-1, keepdims=True)
         safe = (smallest > -_SAFE_EXPONENT) & (largest < _SAFE_EXPONENT)
         scores -= xp.where(safe, 0, largest)
-    return xp.exp(scores, out=scores)
+    xp.exp(scores, out=scores)
 
 
 def _check_shapes(q: Array, k: Array, v: Array) -> None:
