@@ -20,6 +20,7 @@ from numpyvit.nn.basic import (
 from numpyvit.nn.patch import PatchEmbed
 from numpyvit.nn.positions import LearnedPatchPositions, LearnedPositions, Positions
 from numpyvit.nn.attention import Attention, AttentionHead, HeadwiseAttention, check_heads
+from numpyvit.nn.local import LocalAttention, Locality
 from numpyvit.nn.block import Block, Mlp, SwiGLU
 from numpyvit.nn.pooling import AttentionPool, ClassAndMeanPool, ClassTokenPool, MeanPool
 from numpyvit.nn.window import (
@@ -50,6 +51,8 @@ __all__ = [
     "LearnedPatchPositions",
     "LearnedPositions",
     "Linear",
+    "LocalAttention",
+    "Locality",
     "MeanPool",
     "Mlp",
     "Module",
