@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import platform
 import shlex
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy
+import training_runs
 from write_results import replace_between
 
 from numpyvit.backend import require
 from numpyvit.data import load_cifar10
-from numpyvit.models import VisionTransformer, load_model
+from numpyvit.models import ImageModel, load_model
 from numpyvit.train import RunConfig, RunFolder, available_cores, freeze
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,27 +70,6 @@ def write_pictures(folder: Path, data_dir: str) -> None:
                     pillow.fromarray(pixels.transpose(1, 2, 0)).save(path)
 
 
-def train(case: Case, folder: Path, data: Path, weights: str) -> None:
-    """Run a case to its end; Ctrl-C stops it cleanly, and this with it."""
-    if (folder / "config.json").exists():
-        words = ["--resume", str(folder)]
-    else:
-        options = [option.format(weights=weights) for option in case.options]
-        words = ["--data", str(data), *options, "--out", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    # In a process group of its own: the terminal's Ctrl-C comes here alone, and is handed on once.
-    process = subprocess.Popen(
-        [sys.executable, "-m", "numpyvit", "train", *words], env=environment, process_group=0
-    )
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        status = process.wait()
-    if status:
-        raise SystemExit(status)
-
-
 def row(case: Case, run: RunFolder) -> str:
     """A finished run as a line of the table."""
     config, rows = run.config(), run.rows()
@@ -108,7 +84,7 @@ def row(case: Case, run: RunFolder) -> str:
     )
 
 
-def trained(model: VisionTransformer, config: RunConfig) -> int:
+def trained(model: ImageModel, config: RunConfig) -> int:
     """How many numbers of the model the run trained."""
     freeze(model, config.tune)
     return sum(parameter.size for parameter in model.parameters() if parameter.requires_grad)
@@ -159,9 +135,8 @@ def main() -> None:
     write_pictures(data, options.data_dir)
     runs = {case.name: RunFolder(options.work / case.name) for case in CASES}
     for case in CASES:
-        run = runs[case.name]
-        if not (run.path / "attention.png").exists():  # the last that a run writes
-            train(case, run.path, data, options.weights)
+        words = [option.format(weights=options.weights) for option in case.options]
+        training_runs.finish(runs[case.name].path, ["--data", str(data), *words])
     PAGE.write_text(replace_between(PAGE.read_text(), "fine-tuning", table(runs)))
 
 
