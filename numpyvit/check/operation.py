@@ -29,8 +29,8 @@ def check_op(
     """
 
     @functools.wraps(op)
-    def repeatable(*xs: Any) -> OpResult:
-        return op(*xs, **copy.deepcopy(dict(settings or {})))
+    def repeatable(*xs: Any, **told: Any) -> OpResult:  # `recorded`, where the op asks for it
+        return op(*xs, **copy.deepcopy(dict(settings or {})), **told)
 
     guarded = [_read_only(value) for value in arrays]
     floats = tuple(getattr(value, "dtype", "none") == "float64" for value in guarded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from numpyvit.backend import Array, array_module, stretches
 from numpyvit.ops.special import erf
@@ -34,63 +35,64 @@ def quick_gelu(x: Array, /) -> OpResult:
     return y, lambda dy: (dy * (gate + 1.702 * y * (1 - gate)),)
 
 
-def gelu(x: Array, /) -> OpResult:
+def gelu(x: Array, /, recorded: bool = True) -> OpResult:
     """Exact GELU (Hendrycks and Gimpel 2016): `x * P(Z <= x)` = `x * (1 + erf(x / sqrt 2)) / 2`."""
     xp = array_module(x)
-    y, cdf = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
-    for x_, y_, cdf_ in stretches(x, y, cdf):
-        xp.multiply(x_, math.sqrt(0.5), out=cdf_)
-        erf(cdf_, out=cdf_)
-        cdf_ += 1
-        cdf_ *= 0.5
-        xp.multiply(x_, cdf_, out=y_)
-
-    def pullback(dy: Array) -> tuple[Array]:
-        for x_, cdf_, dy_ in stretches(x, cdf, dy):  # dx = dy * (cdf + x * density), in cdf's place
-            density = xp.multiply(x_, x_)
-            density *= -0.5
-            xp.exp(density, out=density)
-            density *= 1 / math.sqrt(2 * math.pi)
-            density *= x_
-            cdf_ += density
-            cdf_ *= dy_
-        return (cdf,)
-
-    return y, pullback
+    y = xp.empty(x.shape, x.dtype)
+    slope = xp.empty(x.shape, x.dtype) if recorded else y
+    for x_, y_, slope_ in stretches(x, y, slope):
+        cdf = xp.multiply(x_, math.sqrt(0.5))
+        erf(cdf, out=cdf)
+        cdf += 1
+        cdf *= 0.5
+        if recorded:  # slope = cdf + x * density
+            xp.multiply(x_, x_, out=slope_)
+            slope_ *= -0.5
+            xp.exp(slope_, out=slope_)
+            slope_ *= 1 / math.sqrt(2 * math.pi)
+            slope_ *= x_
+            slope_ += cdf
+        xp.multiply(x_, cdf, out=y_)
+    return y, _along(slope)
 
 
-def gelu_tanh(x: Array, /) -> OpResult:
+def gelu_tanh(x: Array, /, recorded: bool = True) -> OpResult:
     """GELU's tanh form: `x * gate`, `gate = (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) / 2`.
 
     Up to 4.7e-4 away from the exact form; the one that Flax and the tiny CIFAR ViT use.
     """
     xp = array_module(x)
-    slope, cubic = math.sqrt(2 / math.pi), math.sqrt(2 / math.pi) * 0.044715
-    y, gate = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
-    for x_, y_, gate_ in stretches(x, y, gate):
-        xp.multiply(x_, x_, out=gate_)  # products: x**3 alone would take longer than the rest
-        gate_ *= cubic
-        gate_ += slope
-        gate_ *= x_
-        xp.tanh(gate_, out=gate_)
-        gate_ *= 0.5
-        gate_ += 0.5
-        xp.multiply(x_, gate_, out=y_)
+    linear, cubic = math.sqrt(2 / math.pi), math.sqrt(2 / math.pi) * 0.044715
+    y = xp.empty(x.shape, x.dtype)
+    slope = xp.empty(x.shape, x.dtype) if recorded else y
+    for x_, y_, slope_ in stretches(x, y, slope):
+        xp.multiply(x_, x_, out=slope_)  # products: x**3 alone would take longer than the rest
+        gate = xp.multiply(slope_, cubic)
+        gate += linear
+        gate *= x_
+        xp.tanh(gate, out=gate)
+        gate *= 0.5
+        gate += 0.5
+        xp.multiply(x_, gate, out=y_)
+        if recorded:
+            # slope = gate + x gate'. It is a sigmoid, and x gate = y, so
+            # x gate' = y (1 - gate) 2 (linear + 3 cubic x^2).
+            slope_ *= 6 * cubic
+            slope_ += 2 * linear
+            slope_ *= y_
+            slope_ *= 1 - gate
+            slope_ += gate
+    return y, _along(slope)
+
+
+def _along(slope: Array) -> Callable[[Array], tuple[Array]]:
+    """The pullback of a pointwise function from its slope, in the slope's place."""
 
     def pullback(dy: Array) -> tuple[Array]:
-        # dx = dy * (gate + x gate'), in gate's place. It is a sigmoid, and x gate = y, so
-        # x gate' = y (1 - gate) 2 (slope + 3 cubic x^2).
-        for x_, y_, gate_, dy_ in stretches(x, y, gate, dy):
-            rise = xp.multiply(x_, x_)
-            rise *= 6 * cubic
-            rise += 2 * slope
-            rise *= y_
-            rise *= 1 - gate_
-            gate_ += rise
-            gate_ *= dy_
-        return (gate,)
+        xp = array_module(slope, dy)
+        return (xp.multiply(slope, dy, out=slope),)
 
-    return y, pullback
+    return pullback
 
 
 def softmax(x: Array, /, axis: int = -1) -> OpResult:

@@ -5,7 +5,8 @@ the value back to the arrays. What stands before the slash in its signature is a
 gradient; what stands after it is a setting. An op of one array has `pullback(dy)`; an op of several
 has `pullback(dy, needs)`, where `needs` says for which of them a gradient is wanted, and returns
 None for the others. Neither half writes into its arguments. A pullback is called once: it may
-overwrite what the forward half saved for it.
+overwrite what the forward half saved for it. An op with a setting `recorded` is told whether the
+pullback can be called at all, so that it prepares the way back only then.
 """
 
 from __future__ import annotations

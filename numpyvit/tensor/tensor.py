@@ -23,8 +23,8 @@ def differentiable(op: Callable[..., ops.OpResult]) -> Callable[..., Tensor]:
     """Lift an op on arrays to Tensors (numbers and arrays may stand among them as constants).
 
     The op's positional-only parameters (or `*xs`) are arrays; all others are settings. The settings
-    `axis` and `keepdims` may be called `dim` and `keepdim`, as in PyTorch. Raises TypeError for an
-    op that has no arrays.
+    `axis` and `keepdims` may be called `dim` and `keepdim`, as in PyTorch; `recorded` is not the
+    caller's to set. Raises TypeError for an op that has no arrays.
     """
     signature = inspect.signature(op)
     kinds = [parameter.kind for parameter in signature.parameters.values()]
@@ -38,6 +38,7 @@ def differentiable(op: Callable[..., ops.OpResult]) -> Callable[..., Tensor]:
 
     names = signature.parameters.keys()
     aliases = {a: b for a, b in _ALIASES.items() if b in names and a not in names}
+    asks = "recorded" in names
 
     @functools.wraps(op)
     def lifted(*args: Any, **settings: Any) -> Tensor:
@@ -45,16 +46,18 @@ def differentiable(op: Callable[..., ops.OpResult]) -> Callable[..., Tensor]:
             settings = {aliases.get(name, name): value for name, value in settings.items()}
         inputs = args if variadic else args[:arity]
         arrays = [_unwrap(value) for value in inputs]
+        parents = tuple(x._node if isinstance(x, Tensor) else None for x in inputs)
+        recorded = is_recording() and any(parents)
+        if asks:
+            settings["recorded"] = recorded
         value, pullback = op(*arrays, *args[len(inputs) :], **settings)
         result = Tensor(value)
         _check_precision(op.__name__, arrays, result.data.dtype)
-        if is_recording():
-            parents = tuple(x._node if isinstance(x, Tensor) else None for x in inputs)
-            if any(parents):
-                node = Node(result.data, op.__name__)
-                node.parents, node.pullback = parents, pullback
-                node.takes_needs = variadic or arity > 1
-                result._node = node
+        if recorded:
+            node = Node(result.data, op.__name__)
+            node.parents, node.pullback = parents, pullback
+            node.takes_needs = variadic or arity > 1
+            result._node = node
         return result
 
     return lifted

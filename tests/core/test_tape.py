@@ -407,3 +407,19 @@ def test_gradients_of_a_single_number_that_add_up_are_an_array() -> None:
     assert isinstance(x.grad, np.ndarray)
     x.grad /= 2
     assert_same_bits(x.grad, np.array(6, np.float32))
+
+
+def test_an_op_that_asks_is_told_whether_its_pullback_can_be_called() -> None:
+    told = []
+
+    def asking(x: Any, /, recorded: bool = True) -> Any:
+        told.append(recorded)
+        return x * 2, lambda dy: (dy * 2,)
+
+    lifted = differentiable(asking)
+    x = leaf(1.0)
+    lifted(x)
+    lifted(Tensor([1.0]))
+    with no_grad():
+        lifted(x)
+    assert told == [True, False, False]
