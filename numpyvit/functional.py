@@ -59,6 +59,7 @@ dropout: TensorOp = differentiable(ops.dropout)
 drop_path: TensorOp = differentiable(ops.drop_path)
 packed_attention: TensorOp = differentiable(ops.packed_attention)
 _attention: TensorOp = differentiable(ops.attention)
+rotate: TensorOp = differentiable(ops.rotate)
 
 cross_entropy: TensorOp = differentiable(ops.cross_entropy)
 mse: TensorOp = differentiable(ops.mse)

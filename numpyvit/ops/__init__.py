@@ -46,6 +46,7 @@ from numpyvit.ops.normalization import layer_norm
 from numpyvit.ops.regularization import drop_path, dropout
 from numpyvit.ops.tiled_attention import TiledAttention as TiledAttention
 from numpyvit.ops.attention import attention, packed_attention
+from numpyvit.ops.rotation import rotate
 from numpyvit.ops.convolution import conv2d
 from numpyvit.ops.loss import cross_entropy, mse
 
@@ -84,6 +85,7 @@ __all__ = [
     "quick_gelu",
     "relu",
     "reshape",
+    "rotate",
     "sigmoid",
     "silu",
     "softmax",

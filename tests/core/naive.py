@@ -183,6 +183,17 @@ def packed_attention(
     return y.transpose(0, 2, 1, 3).reshape(b, y.shape[2], width)
 
 
+def rotate(x: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    y = x.copy()
+    skipped = x.shape[-2] - len(turns)
+    for (token, pair), turn in np.ndenumerate(turns):
+        sin, cos = turn.imag, turn.real
+        a, b = np.moveaxis(x[..., skipped + token, 2 * pair : 2 * pair + 2], -1, 0)
+        y[..., skipped + token, 2 * pair] = a * cos - b * sin
+        y[..., skipped + token, 2 * pair + 1] = a * sin + b * cos
+    return y
+
+
 def cross_entropy(
     logits: np.ndarray, target: np.ndarray, label_smoothing: float = 0.0, reduction: str = "mean"
 ) -> np.ndarray:

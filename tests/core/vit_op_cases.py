@@ -319,6 +319,31 @@ def _attentions() -> list[Case]:
     ]
 
 
+def _rotations() -> list[Case]:
+    def torch(t: Any, x: Any, turns: Any) -> Any:
+        (p, m), c = turns.shape, x.shape[-1]
+        head, tail = x[..., : x.shape[-2] - p, :], x[..., x.shape[-2] - p :, :]
+        even, odd = tail[..., 0 : 2 * m : 2], tail[..., 1 : 2 * m : 2]
+        cos, sin = (t.tensor(part).to(x.dtype) for part in (turns.real, turns.imag))
+        pairs = t.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+        return t.cat([head, t.cat([pairs, tail[..., 2 * m : c]], -1)], -2)
+
+    def turns(tokens: int, pairs: int) -> dict[str, Any]:
+        return {"turns": np.exp(1j * np.random.default_rng(3).uniform(0, 9, (tokens, pairs)))}
+
+    table: list[tuple[str, Any, dict[str, Any]]] = [
+        ("all tokens and channels", normal((2, 5, 4)), turns(5, 2)),
+        ("the last tokens of heads", normal((2, 3, 5, 4)), turns(4, 2)),
+        ("the first channels", normal((2, 5, 6)), turns(3, 2)),
+        ("a quarter turn", normal((1, 2)), {"turns": np.array([[1j]])}),
+        ("no images", normal((0, 5, 4)), turns(5, 2)),
+    ]
+    return [
+        Case("rotate", about, x, naive.rotate, torch, given, smooth=about != "no images")
+        for about, x, given in table
+    ]
+
+
 def _convolutions() -> list[Case]:
     def torch(t: Any, x: Any, w: Any, b: Any = None, stride: Any = 1, padding: Any = 0) -> Any:
         return _f(t).conv2d(x, w, b, stride, padding)
@@ -396,6 +421,7 @@ CASES = [
     *_layer_norms(),
     *_noises(),
     *_attentions(),
+    *_rotations(),
     *_convolutions(),
     *_losses(),
 ]
