@@ -20,11 +20,18 @@ from numpyvit.nn import (
     LayerNorm,
     LearnedPatchPositions,
     LearnedPositions,
+    MaxPool,
     MeanPool,
     Mlp,
     Module,
+    Norm,
+    ParallelBlock,
+    ParallelThingsBlock,
     PatchEmbed,
     Positions,
+    PostNormBlock,
+    ResPostBlock,
+    ScorePool,
     SwiGLU,
 )
 
@@ -37,7 +44,7 @@ NORMS: dict[str, Callable[[int, float], Module]] = {"layer": LayerNorm}
 MLPS: dict[str, Callable[..., Module]] = {"mlp": Mlp, "swiglu": SwiGLU}
 
 
-def norm(config: ViTConfig) -> Callable[[int], Module]:
+def norm(config: ViTConfig) -> Norm:
     """The model's normalisation, waiting for its width."""
     return lambda width: NORMS[config.norm](width, config.norm_eps)
 
@@ -48,8 +55,7 @@ def attention(config: ViTConfig, rng: Generator) -> Attention:
         config.embed_dim,
         config.num_heads,
         qkv_bias=config.qkv_bias,
-        qk_norm=config.qk_norm,
-        norm_eps=config.norm_eps,
+        qk_norm=norm(config) if config.qk_norm else None,
         attention_dropout=config.attention_dropout,
         dropout=config.dropout,
         rng=rng,
@@ -91,21 +97,25 @@ POSITIONS: dict[str, Callable[[ViTConfig], Positions]] = {
 def block(config: ViTConfig, number: int, rng: Generator) -> Module:
     """Block `number` of the model; its drop_path rises linearly with depth, from 0."""
     drop_path = config.drop_path * number / max(config.depth - 1, 1)
-    return BLOCKS[config.block](config, drop_path, rng)
-
-
-def _pre_norm(config: ViTConfig, drop_path: float, rng: Generator) -> Module:
-    return Block(
+    kind, count = BLOCKS[config.block]
+    branches = [(attention(config, rng), mlp(config, rng)) for _ in range(count)]
+    return kind(
         config.embed_dim,
-        attention(config, rng),
-        mlp(config, rng),
-        norm_eps=config.norm_eps,
+        *(branches[0] if count == 1 else zip(*branches, strict=True)),
+        norm=norm(config),
         layer_scale=config.layer_scale,
         drop_path=drop_path,
     )
 
 
-BLOCKS: dict[str, Callable[[ViTConfig, float, Generator], Module]] = {"pre_norm": _pre_norm}
+# The class, which says what it does, and how many attentions and MLPs it has side by side.
+BLOCKS: dict[str, tuple[Callable[..., Module], int]] = {
+    "pre_norm": (Block, 1),
+    "post_norm": (PostNormBlock, 1),
+    "res_post_norm": (ResPostBlock, 1),
+    "parallel": (ParallelBlock, 1),
+    "parallel_things": (ParallelThingsBlock, 2),
+}
 
 
 def _attention_pool(config: ViTConfig, rng: Generator) -> Module:
@@ -114,18 +124,20 @@ def _attention_pool(config: ViTConfig, rng: Generator) -> Module:
         config.num_heads,
         config.mlp_dim,
         activation_name=config.activation,
-        norm_eps=config.norm_eps,
+        norm=norm(config),
         num_prefix_tokens=config.num_prefix_tokens,
         rng=rng,
     )
 
 
-# What the head reads: the class token, the mean of the patches, both joined, or attention of a
-# learned query to the patches.
+# What the head reads: the class token; of the patches the mean, the maximum, a mean weighted by
+# learned scores, or attention of a learned query; or class token and mean, joined.
 POOLINGS: dict[str, Build] = {
     "token": lambda config, rng: ClassTokenPool(),
     "avg": lambda config, rng: MeanPool(config.num_prefix_tokens),
     "token_avg": lambda config, rng: ClassAndMeanPool(config.num_prefix_tokens),
+    "max": lambda config, rng: MaxPool(config.num_prefix_tokens),
+    "score": lambda config, rng: ScorePool(config.embed_dim, config.num_prefix_tokens, rng=rng),
     "map": _attention_pool,
 }
 

@@ -12,10 +12,10 @@ from numpyvit.nn import activation, check_heads, check_positive
 CHOICES: dict[str, tuple[str, ...]] = {
     "stem": ("patches",),
     "positions": ("all", "patches"),
-    "block": ("pre_norm",),
+    "block": ("pre_norm", "post_norm", "res_post_norm", "parallel", "parallel_things"),
     "norm": ("layer",),
     "mlp": ("mlp", "swiglu"),
-    "pooling": ("token", "avg", "token_avg", "map"),
+    "pooling": ("token", "avg", "token_avg", "max", "score", "map"),
 }
 # Far beyond any model that was ever made: more is a mistake, or a file that is made to harm.
 MOST: dict[str, int] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -310,7 +311,8 @@ def _block(config: SwinConfig, stage: int, number: int, position: int, rng: Gene
         rng=rng,
     )
     drop_path = config.drop_path * position / max(config.depth - 1, 1)
-    return Block(dim, attention, mlp, norm_eps=config.norm_eps, drop_path=drop_path)
+    norm = functools.partial(LayerNorm, eps=config.norm_eps)
+    return Block(dim, attention, mlp, norm=norm, drop_path=drop_path)
 
 
 def _move(before: Indices, after: Indices) -> Indices | None:

@@ -14,6 +14,7 @@ from numpyvit.nn.basic import (
     LayerNorm,
     LayerScale,
     Linear,
+    Norm,
     activation,
     check_positive,
 )
@@ -21,8 +22,23 @@ from numpyvit.nn.patch import PatchEmbed
 from numpyvit.nn.positions import LearnedPatchPositions, LearnedPositions, Positions
 from numpyvit.nn.attention import Attention, AttentionHead, HeadwiseAttention, check_heads
 from numpyvit.nn.local import LocalAttention, Locality
-from numpyvit.nn.block import Block, Mlp, SwiGLU
-from numpyvit.nn.pooling import AttentionPool, ClassAndMeanPool, ClassTokenPool, MeanPool
+from numpyvit.nn.block import (
+    Block,
+    Mlp,
+    ParallelBlock,
+    ParallelThingsBlock,
+    PostNormBlock,
+    ResPostBlock,
+    SwiGLU,
+)
+from numpyvit.nn.pooling import (
+    AttentionPool,
+    ClassAndMeanPool,
+    ClassTokenPool,
+    MaxPool,
+    MeanPool,
+    ScorePool,
+)
 from numpyvit.nn.window import (
     NormedPatchEmbed,
     PatchMerging,
@@ -53,14 +69,21 @@ __all__ = [
     "Linear",
     "LocalAttention",
     "Locality",
+    "MaxPool",
     "MeanPool",
     "Mlp",
     "Module",
+    "Norm",
     "NormedPatchEmbed",
+    "ParallelBlock",
+    "ParallelThingsBlock",
     "Parameter",
     "PatchEmbed",
     "PatchMerging",
     "Positions",
+    "PostNormBlock",
+    "ResPostBlock",
+    "ScorePool",
     "SwiGLU",
     "WindowAttention",
     "Windows",

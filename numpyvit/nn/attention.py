@@ -7,7 +7,7 @@ from typing import Self
 from numpy.random import Generator, default_rng
 
 from numpyvit import functional
-from numpyvit.nn.basic import Dropout, Identity, LayerNorm, Linear, check_positive
+from numpyvit.nn.basic import Dropout, Identity, Linear, Norm, check_positive
 from numpyvit.nn.module import Module
 from numpyvit.nn.randomness import current_generator
 from numpyvit.tensor import Tensor
@@ -17,8 +17,8 @@ class Attention(Module):
     """Multi-head self-attention (Vaswani et al. 2017): (B, N, dim) -> (B, N, dim).
 
     `qkv.weight` (3*dim, dim) holds the rows of all query heads, then of all key heads, then of all
-    value heads; `proj` mixes the heads' outputs. With `qk_norm` the queries and keys of every head
-    are normalised (Dehghani et al. 2023, section 2.1), by `q_norm` and `k_norm` of a head's width.
+    value heads; `proj` mixes the heads' outputs. With `qk_norm`, a kind of norm, the queries and
+    keys of every head are normalised (Dehghani et al. 2023, section 2.1), each in a head's width.
     """
 
     def __init__(
@@ -27,8 +27,7 @@ class Attention(Module):
         num_heads: int,
         *,
         qkv_bias: bool = True,
-        qk_norm: bool = False,
-        norm_eps: float = 1e-6,
+        qk_norm: Norm | None = None,
         attention_dropout: float = 0.0,
         dropout: float = 0.0,
         rng: Generator | None = None,
@@ -36,10 +35,10 @@ class Attention(Module):
         check_heads(dim, num_heads)
         rng = rng or default_rng()
         self.num_heads = num_heads
-        self.qk_norm = qk_norm
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, rng=rng)
-        self.q_norm = LayerNorm(dim // num_heads, norm_eps) if qk_norm else Identity()
-        self.k_norm = LayerNorm(dim // num_heads, norm_eps) if qk_norm else Identity()
+        self.qk_norm = qk_norm is not None
+        self.q_norm = qk_norm(dim // num_heads) if qk_norm else Identity()
+        self.k_norm = qk_norm(dim // num_heads) if qk_norm else Identity()
         self.attention_drop = Dropout(attention_dropout)
         self.proj = Linear(dim, dim, rng=rng)
         self.proj_drop = Dropout(dropout)

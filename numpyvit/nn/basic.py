@@ -14,6 +14,8 @@ from numpyvit.nn.module import Module, Parameter
 from numpyvit.nn.randomness import current_generator
 from numpyvit.tensor import Tensor
 
+Norm = Callable[[int], Any]  # from a width to a normalisation, a Module with a `weight`
+
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "gelu": functional.gelu,
     "gelu_tanh": functional.gelu_tanh,

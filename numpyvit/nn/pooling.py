@@ -7,7 +7,7 @@ from numpy.random import Generator, default_rng
 from numpyvit import functional
 from numpyvit.nn import init
 from numpyvit.nn.attention import check_heads
-from numpyvit.nn.basic import LayerNorm, Linear
+from numpyvit.nn.basic import LayerNorm, Linear, Norm
 from numpyvit.nn.block import Mlp
 from numpyvit.nn.module import Module, Parameter
 from numpyvit.tensor import Tensor
@@ -44,6 +44,34 @@ class ClassAndMeanPool(MeanPool):
         return functional.concat([tokens[:, 0], super().forward(tokens)], axis=-1)
 
 
+class MaxPool(MeanPool):
+    """The largest value of each channel over the patches: (B, N, D) -> (B, D)."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The maximum over the patches."""
+        return tokens[:, self.num_prefix_tokens :].max(1)
+
+
+class ScorePool(MeanPool):
+    """A mean of the patches, weighted by the softmax of their scores: (B, N, D) -> (B, D).
+
+    One learned score a token, `score.weight` (1, D) times the token: the SeqPool of CCT (Hassani et
+    al. 2021, section 3.2). A bias would add the same to all scores, so there is none.
+    """
+
+    def __init__(
+        self, dim: int, num_prefix_tokens: int = 1, *, rng: Generator | None = None
+    ) -> None:
+        super().__init__(num_prefix_tokens)
+        self.score = Linear(dim, 1, bias=False, rng=rng)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The weighted mean over the patches."""
+        patches = tokens[:, self.num_prefix_tokens :]
+        weights = functional.softmax(self.score(patches).transpose(1, 2))  # b 1 n
+        return (weights @ patches)[:, 0]
+
+
 class AttentionPool(Module):
     """Multi-head attention of a learned query to the patches, then an MLP: (B, N, D) -> (B, D).
 
@@ -58,7 +86,7 @@ class AttentionPool(Module):
         mlp_dim: int,
         *,
         activation_name: str = "gelu",
-        norm_eps: float = 1e-6,
+        norm: Norm = LayerNorm,
         num_prefix_tokens: int = 0,
         rng: Generator | None = None,
     ) -> None:
@@ -70,7 +98,7 @@ class AttentionPool(Module):
         self.q = Linear(dim, dim, rng=rng)
         self.kv = Linear(dim, 2 * dim, rng=rng)
         self.proj = Linear(dim, dim, rng=rng)
-        self.norm = LayerNorm(dim, norm_eps)
+        self.norm = norm(dim)
         self.mlp = Mlp(dim, mlp_dim, activation_name=activation_name, rng=rng)
 
     def forward(self, tokens: Tensor) -> Tensor:

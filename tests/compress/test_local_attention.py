@@ -11,7 +11,7 @@ from tolerances import assert_close, assert_same_bits
 
 from numpyvit import Tensor, gradients, no_grad
 from numpyvit.backend import to_device
-from numpyvit.nn import Attention, Block, Mlp, local, use_generator
+from numpyvit.nn import Attention, Block, LayerNorm, Mlp, local, use_generator
 from numpyvit.nn.local import LocalAttention, Locality
 
 CASES = [
@@ -132,7 +132,7 @@ def test_a_block_computes_the_first_tokens_alone(
 
 
 def test_a_neighbourhood_as_large_as_the_grid_is_full_attention(rng: np.random.Generator) -> None:
-    full = Attention(6, 2, qk_norm=True, rng=rng).to("float64")
+    full = Attention(6, 2, qk_norm=LayerNorm, rng=rng).to("float64")
     near = LocalAttention.of(full, Locality((5, 5), 5))
     x = Tensor(rng.standard_normal((2, 26, 6)), requires_grad=True)
     assert_close(near(x), full(x))

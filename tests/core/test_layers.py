@@ -8,51 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from core.layer_parity import assert_parity, leaf, our_names, share
 from tolerances import assert_close, assert_same_bits
 
-from numpyvit import Tensor, functional, gradients, nn
+from numpyvit import Tensor, functional, nn
 from numpyvit.backend import to_device
-
-
-def share(
-    ours: nn.Module, theirs: Any, dtype: np.dtype, names: dict[str, str] | None = None
-) -> Any:
-    """`theirs` in `dtype` with the weights of `ours`; `names` maps its names to ours."""
-    ours.to(dtype)
-    for _, parameter in ours.named_parameters():  # so that norms are not ones and zeros
-        noise = np.random.default_rng(parameter.size).standard_normal(parameter.shape)
-        parameter.data = parameter.data + (0.1 * noise).astype(dtype)
-    torch_dtype = {"float32": "float", "float64": "double"}[np.dtype(dtype).name]
-    theirs = getattr(theirs, torch_dtype)()
-    state = ours.state_dict()
-    for name, tensor in theirs.named_parameters():
-        tensor.data[...] = tensor.new_tensor(state[(names or {}).get(name, name)])
-    return theirs
-
-
-def leaf(x: np.ndarray, device: str) -> Tensor:
-    return Tensor(to_device(x, device), requires_grad=True)
-
-
-def assert_parity(
-    torch: ModuleType, device: str, ours: Any, theirs: Any, x: np.ndarray, **names: Any
-) -> None:
-    """Equal outputs, equal gradients of the input and of every parameter; `ours` on `device`."""
-    ours.to(device)
-    ours_x, theirs_x = leaf(x, device), torch.tensor(x, requires_grad=True)
-    y, expected = ours(ours_x), theirs(theirs_x)
-    assert_close(y, expected)
-    dy = np.random.default_rng(1).standard_normal(y.shape).astype(x.dtype)
-    expected.backward(torch.tensor(dy))
-    parameters = dict(ours.named_parameters())
-    found = gradients(y, [ours_x, *parameters.values()], to_device(dy, device))
-    assert_close(found[0], theirs_x.grad)
-    translated = {
-        names.get("names", {}).get(name, name): tensor for name, tensor in theirs.named_parameters()
-    }
-    assert translated.keys() == parameters.keys()
-    for name, gradient in zip(parameters, found[1:], strict=True):
-        assert_close(gradient, translated[name].grad, op=name)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -92,19 +52,13 @@ def test_layer_norm_is_pytorchs(
     assert_parity(torch, device, ours, theirs, 3 + rng.standard_normal((2, 4, 8)).astype(dtype))
 
 
-TORCHS_NAMES = {
-    "in_proj_weight": "qkv.weight",
-    "in_proj_bias": "qkv.bias",
-    "out_proj.weight": "proj.weight",
-    "out_proj.bias": "proj.bias",
-}
-
-
 def test_attention_is_pytorchs_multi_head_attention(
     torch: ModuleType, device: str, rng: np.random.Generator, dtype: np.dtype
 ) -> None:
     ours = nn.Attention(12, 3, rng=rng)
-    theirs = share(ours, torch.nn.MultiheadAttention(12, 3, batch_first=True), dtype, TORCHS_NAMES)
+    theirs = torch.nn.MultiheadAttention(12, 3, batch_first=True)
+    names = our_names(theirs)
+    theirs = share(ours, theirs, dtype, names)
     x = rng.standard_normal((2, 5, 12)).astype(dtype)
     maps: list[Tensor] = []
     ours.to(device)
@@ -120,7 +74,7 @@ def test_attention_is_pytorchs_multi_head_attention(
     ours(leaf(x, device)).backward(to_device(dy, device))
     state = dict(ours.named_parameters())
     for name, tensor in theirs.named_parameters():
-        assert_close(state[TORCHS_NAMES[name]].grad, tensor.grad, op=name)
+        assert_close(state[names[name]].grad, tensor.grad, op=name)
 
 
 @pytest.mark.parametrize("qkv_bias", [True, False])
@@ -150,57 +104,6 @@ def test_the_head_by_head_form_has_weights_of_its_own(rng: np.random.Generator) 
     before = fused.qkv.weight.data.copy()
     by_head.heads[0].query.weight.data += 1
     assert_same_bits(fused.qkv.weight, before)
-
-
-@pytest.mark.parametrize("with_maps", [False, True])
-def test_attention_of_the_first_tokens_is_that_of_all_cut_off(
-    with_maps: bool, device: str, rng: np.random.Generator
-) -> None:
-    block = nn.Block(12, nn.Attention(12, 3, rng=rng), nn.Mlp(12, 24, rng=rng))
-    block.to("float64", device)
-    x = leaf(rng.standard_normal((2, 5, 12)), device)
-    whole, cut = block(x)[:, :2], block(x, [] if with_maps else None, 2)
-    assert_close(cut, whole)
-    dy = to_device(rng.standard_normal(cut.shape), device)
-    sources = [x, *block.parameters()]
-    pairs = zip(gradients(cut, sources, dy), gradients(whole, sources, dy), strict=True)
-    for found, expected in pairs:
-        assert_close(found, expected)
-
-
-@pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "relu", "silu"])
-def test_mlp_is_pytorchs(
-    name: str, torch: ModuleType, device: str, rng: np.random.Generator, dtype: np.dtype
-) -> None:
-    activations = {
-        "gelu": torch.nn.GELU(),
-        "gelu_tanh": torch.nn.GELU("tanh"),
-        "relu": torch.nn.ReLU(),
-        "silu": torch.nn.SiLU(),
-    }
-    ours = nn.Mlp(6, 10, activation_name=name, rng=rng)
-    sequence = torch.nn.Sequential(
-        torch.nn.Linear(6, 10), activations[name], torch.nn.Linear(10, 6)
-    )
-    names = {f"{i}.{w}": f"fc{n}.{w}" for i, n in ((0, 1), (2, 2)) for w in ("weight", "bias")}
-    theirs = share(ours, sequence, dtype, names)
-    x = rng.standard_normal((2, 3, 6)).astype(dtype)
-    assert_parity(torch, device, ours, theirs, x, names=names)
-
-
-def test_block_is_pytorchs_pre_norm_encoder_layer(
-    torch: ModuleType, device: str, rng: np.random.Generator, dtype: np.dtype
-) -> None:
-    ours = nn.Block(12, nn.Attention(12, 3, rng=rng), nn.Mlp(12, 20, rng=rng), norm_eps=1e-5)
-    layer = torch.nn.TransformerEncoderLayer(
-        12, 3, 20, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-    )
-    names = {f"self_attn.{theirs}": f"attn.{name}" for theirs, name in TORCHS_NAMES.items()}
-    for n in (1, 2):
-        names |= {f"linear{n}.{w}": f"mlp.fc{n}.{w}" for w in ("weight", "bias")}
-    theirs = share(ours, layer, dtype, names)
-    x = rng.standard_normal((2, 5, 12)).astype(dtype)
-    assert_parity(torch, device, ours, theirs, x, names=names)
 
 
 def test_patch_embedding_as_convolution_as_linear_layer_and_in_pytorch_are_one(

@@ -348,7 +348,7 @@ def test_images_of_another_dtype_are_refused(kind: str) -> None:
         ({"num_registers": -1}, "expected num_registers >= 0, got -1"),
         ({"layer_scale": -0.1}, "expected layer_scale >= 0, got -0.1"),
         ({"pre_logits": -8}, "expected pre_logits >= 0, got -8"),
-        ({"pooling": "mean"}, "unknown pooling 'mean'; did you mean 'map'"),
+        ({"pooling": "maps"}, "unknown pooling 'maps'; did you mean 'map'"),
         ({"positions": "al"}, "unknown positions 'al'; did you mean 'all'"),
         ({"mlp": "swigl"}, "unknown mlp 'swigl'; did you mean 'swiglu'"),
         ({"class_token": False}, "expected class_token=True with pooling='token', got False"),

@@ -67,6 +67,27 @@ VARIED: dict[str, dict[str, Any]] = {
         "activation": "quick_gelu",
         "qk_norm": True,
     },
+    "norms after the sums": {"block": "post_norm", "final_norm": False, "layer_scale": 0.5},
+    "norms after the branches": {
+        "block": "res_post_norm",
+        "layer_scale": 0.5,
+        "pooling": "max",
+    },
+    "attention beside an MLP": {
+        "block": "parallel",
+        "qk_norm": True,
+        "mlp": "swiglu",
+        "activation": "silu",
+        "layer_scale": 0.5,
+        "pooling": "score",
+    },
+    "two attentions, then two MLPs": {
+        "block": "parallel_things",
+        "class_token": False,
+        "pooling": "map",
+        "activation": "relu",
+        "layer_scale": 0.5,
+    },
 }
 
 

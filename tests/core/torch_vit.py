@@ -11,7 +11,16 @@ from typing import Any
 
 import torch
 from tolerances import as_numpy
-from torch.nn.functional import conv2d, cross_entropy, gelu, layer_norm, linear, silu
+from torch.nn.functional import (
+    conv2d,
+    cross_entropy,
+    gelu,
+    layer_norm,
+    linear,
+    relu,
+    rms_norm,
+    silu,
+)
 
 from numpyvit.models import ViTConfig
 
@@ -21,6 +30,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "gelu": gelu,
     "gelu_tanh": lambda x: gelu(x, approximate="tanh"),
     "quick_gelu": lambda x: x * (1.702 * x).sigmoid(),
+    "relu": relu,
     "silu": silu,
 }
 
@@ -37,19 +47,63 @@ def forward(state: State, images: torch.Tensor, config: ViTConfig) -> dict[str, 
     x = _embedding(state, images, config)
     hidden, attention = [x], []
     for number in range(config.depth):
-        block = {
-            name.removeprefix(f"blocks.{number}."): tensor
-            for name, tensor in state.items()
-            if name.startswith(f"blocks.{number}.")
-        }
-        mixed, weights = _attention(block, _norm(block, "norm1", x, config), config)
-        x = x + mixed * block.get("ls1.gamma", 1)
-        x = x + _mlp(block, _norm(block, "norm2", x, config), config) * block.get("ls2.gamma", 1)
+        x, weights = block(_inside(state, f"blocks.{number}."), x, config)
         hidden.append(x)
-        attention.append(weights)
+        attention += weights
     if config.final_norm:
         x = _norm(state, "norm", x, config)
     return {"logits": _logits(state, x, config), "attention": attention, "hidden_states": hidden}
+
+
+def block(
+    state: State,
+    x: torch.Tensor,
+    config: ViTConfig,
+    drop: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Tokens after one block, by its kind's equation, and its attention's weights.
+
+    `drop` is what becomes of each branch before it is added.
+    """
+    maps: list[torch.Tensor] = []
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        return _norm(state, name, x, config)
+
+    def attend(x: torch.Tensor, within: str = "") -> torch.Tensor:
+        y, weights = _attention(_inside(state, within), x, config)
+        maps.append(weights)
+        return y
+
+    def mix(x: torch.Tensor, within: str = "") -> torch.Tensor:
+        return _mlp(_inside(state, within), x, config)
+
+    def scale(x: torch.Tensor, name: str) -> torch.Tensor:
+        return drop(x * state.get(f"{name}.gamma", 1))
+
+    if config.block == "pre_norm":
+        x = x + scale(attend(norm(x, "norm1")), "ls1")
+        x = x + scale(mix(norm(x, "norm2")), "ls2")
+    elif config.block == "post_norm":
+        x = norm(x + scale(attend(x), "ls1"), "norm1")
+        x = norm(x + scale(mix(x), "ls2"), "norm2")
+    elif config.block == "res_post_norm":
+        x = x + drop(norm(attend(x), "norm1"))
+        x = x + drop(norm(mix(x), "norm2"))
+    elif config.block == "parallel":
+        y = norm(x, "norm")
+        x = x + scale(attend(y) + mix(y), "ls")
+    else:
+        for kind, compute in (("attns", attend), ("ffns", mix)):
+            places = [f"{kind}.{number}." for number in range(2)]
+            a, b = (scale(compute(norm(x, f"{p}norm"), p), f"{p}ls") for p in places)
+            x = x + a + b
+    return x, maps
+
+
+def _inside(state: State, prefix: str) -> State:
+    """What is under `prefix`, without it."""
+    return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
 
 
 def _embedding(state: State, images: torch.Tensor, config: ViTConfig) -> torch.Tensor:
@@ -68,6 +122,8 @@ def _logits(state: State, x: torch.Tensor, config: ViTConfig) -> torch.Tensor:
     patches = x[:, config.num_prefix_tokens :].mean(1)
     pooled = {
         "token": lambda: x[:, 0],
+        "max": lambda: x[:, config.num_prefix_tokens :].amax(1),
+        "score": lambda: _score_pool(state, x[:, config.num_prefix_tokens :]),
         "avg": lambda: patches,
         "token_avg": lambda: torch.cat([x[:, 0], patches], dim=-1),
         "map": lambda: _attention_pool(state, x, config),
@@ -84,12 +140,13 @@ def _logits(state: State, x: torch.Tensor, config: ViTConfig) -> torch.Tensor:
     return logits
 
 
+def _score_pool(state: State, patches: torch.Tensor) -> torch.Tensor:
+    scores = patches @ state["attn_pool.score.weight"][0]
+    return torch.einsum("bn,bnd->bd", scores.softmax(dim=1), patches)
+
+
 def _attention_pool(state: State, x: torch.Tensor, config: ViTConfig) -> torch.Tensor:
-    pool = {
-        name.removeprefix("attn_pool."): tensor
-        for name, tensor in state.items()
-        if name.startswith("attn_pool.")
-    }
+    pool = _inside(state, "attn_pool.")
     b, _, d = x.shape
     q = linear(pool["latent"].expand(b, 1, d), pool["q.weight"], pool["q.bias"])
     k, v = linear(x, pool["kv.weight"], pool["kv.bias"]).chunk(2, dim=-1)
@@ -100,7 +157,7 @@ def _attention_pool(state: State, x: torch.Tensor, config: ViTConfig) -> torch.T
     weights = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(dim=-1)
     y = linear((weights @ v).reshape(b, d), pool["proj.weight"], pool["proj.bias"])
     return y + _mlp(
-        {f"mlp.{k[4:]}": t for k, t in pool.items() if k[:4] == "mlp."},
+        pool,
         _norm(pool, "norm", y, config),
         config.replace(mlp="mlp"),
     )
@@ -113,8 +170,10 @@ def loss(
 
 
 def _norm(state: State, name: str, x: torch.Tensor, config: ViTConfig) -> torch.Tensor:
-    weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-    return layer_norm(x, x.shape[-1:], weight, bias, config.norm_eps)
+    weight = state[f"{name}.weight"]
+    if config.norm == "rms":
+        return rms_norm(x, x.shape[-1:], weight, config.norm_eps)
+    return layer_norm(x, x.shape[-1:], weight, state[f"{name}.bias"], config.norm_eps)
 
 
 def _attention(
