@@ -13,7 +13,7 @@ from numpyvit import functional
 from numpyvit.tensor import Tensor, differentiable, gradients, no_grad
 
 if TYPE_CHECKING:
-    from numpyvit import check, data, explain, models, nn, optim, train, weights
+    from numpyvit import check, compress, data, explain, models, nn, optim, train, weights
     from numpyvit.models import create_model, list_models
     from numpyvit.weights import load_pretrained
 
@@ -23,6 +23,7 @@ __all__ = [
     "Tensor",
     "__version__",
     "check",
+    "compress",
     "create_model",
     "data",
     "differentiable",
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 # Loaded when used, so that the import stays quick: parts, and what comes from one of them.
-_PARTS = {"check", "data", "explain", "models", "nn", "optim", "train", "weights"}
+_PARTS = {"check", "compress", "data", "explain", "models", "nn", "optim", "train", "weights"}
 _FROM_PARTS = {
     "create_model": "models",
     "list_models": "models",

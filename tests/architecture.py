@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("optim", "data"),
     ("nn",),
     ("models",),
+    ("compress",),
     ("check",),
     ("weights",),
     ("explain",),

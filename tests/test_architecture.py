@@ -74,7 +74,17 @@ def test_importing_the_package_loads_numpy_and_the_standard_library_only(reposit
     assert loaded - REQUIRED - {"numpyvit"} == set()
 
 
-LOADED_WHEN_USED = ["check", "data", "explain", "models", "nn", "optim", "train", "weights"]
+LOADED_WHEN_USED = [
+    "check",
+    "compress",
+    "data",
+    "explain",
+    "models",
+    "nn",
+    "optim",
+    "train",
+    "weights",
+]
 
 
 def run_python(code: str, repository: Path) -> subprocess.CompletedProcess[str]:
