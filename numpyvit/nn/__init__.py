@@ -18,7 +18,15 @@ from numpyvit.nn.basic import (
     activation,
     check_positive,
 )
-from numpyvit.nn.patch import PatchEmbed
+from numpyvit.nn.patch import PatchEmbed, Size, Stem, as_pair
+from numpyvit.nn.stems import (
+    Bottleneck,
+    ConvolutionalStem,
+    GroupNorm,
+    HybridStem,
+    OverlappingPatchEmbed,
+    StandardizedConv2d,
+)
 from numpyvit.nn.positions import LearnedPatchPositions, LearnedPositions, Positions
 from numpyvit.nn.attention import Attention, AttentionHead, HeadwiseAttention, check_heads
 from numpyvit.nn.local import LocalAttention, Locality
@@ -55,12 +63,16 @@ __all__ = [
     "AttentionHead",
     "AttentionPool",
     "Block",
+    "Bottleneck",
     "ClassAndMeanPool",
     "ClassTokenPool",
     "Conv2d",
+    "ConvolutionalStem",
     "DropPath",
     "Dropout",
+    "GroupNorm",
     "HeadwiseAttention",
+    "HybridStem",
     "Identity",
     "LayerNorm",
     "LayerScale",
@@ -75,6 +87,7 @@ __all__ = [
     "Module",
     "Norm",
     "NormedPatchEmbed",
+    "OverlappingPatchEmbed",
     "ParallelBlock",
     "ParallelThingsBlock",
     "Parameter",
@@ -84,10 +97,14 @@ __all__ = [
     "PostNormBlock",
     "ResPostBlock",
     "ScorePool",
+    "Size",
+    "StandardizedConv2d",
+    "Stem",
     "SwiGLU",
     "WindowAttention",
     "Windows",
     "activation",
+    "as_pair",
     "check_heads",
     "check_positive",
     "current_generator",

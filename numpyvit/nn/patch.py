@@ -15,7 +15,7 @@ Size = int | Pair
 
 def as_pair(size: Size) -> Pair:
     """(height, width) of a size that may be given as one number."""
-    return (size, size) if isinstance(size, int) else size
+    return size if isinstance(size, tuple) else (size, size)
 
 
 class Stem(Module):

@@ -43,6 +43,7 @@ from numpyvit.ops.activation import (
     softmax,
 )
 from numpyvit.ops.normalization import layer_norm
+from numpyvit.ops.group_normalization import group_norm
 from numpyvit.ops.regularization import drop_path, dropout
 from numpyvit.ops.tiled_attention import TiledAttention as TiledAttention
 from numpyvit.ops.attention import attention, packed_attention
@@ -66,6 +67,7 @@ __all__ = [
     "exp",
     "gelu",
     "gelu_tanh",
+    "group_norm",
     "index",
     "layer_norm",
     "linear",

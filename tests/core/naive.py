@@ -104,6 +104,19 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) 
     return y
 
 
+def group_norm(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, num_groups: int, eps: float
+) -> np.ndarray:
+    y, width = np.empty_like(x), x.shape[1] // num_groups
+    for image, channel in np.ndindex(*x.shape[:2]):
+        first = channel // width * width
+        group = x[image, first : first + width].ravel().tolist()
+        mean = math.fsum(group) / len(group)
+        deviation = math.sqrt(variance(group, correction=0) + eps)
+        y[image, channel] = (x[image, channel] - mean) / deviation * weight[channel] + bias[channel]
+    return y
+
+
 def conv2d(
     x: np.ndarray, weight: np.ndarray, bias: Any = None, stride: Any = 1, padding: Any = 0
 ) -> np.ndarray:

@@ -222,6 +222,33 @@ def _layer_norms() -> list[Case]:
     ]
 
 
+def _group_norms() -> list[Case]:
+    def torch(t: Any, x: Any, weight: Any, bias: Any, num_groups: int, eps: float) -> Any:
+        return _f(t).group_norm(x, num_groups, weight, bias, eps)
+
+    def constant_group(rng: np.random.Generator) -> Any:
+        return np.arange(16.0).reshape(1, 4, 2, 2) // 8, *normal((4,), (4,))(rng)
+
+    def far(rng: np.random.Generator) -> Any:
+        return 30 + rng.standard_normal((2, 6, 4, 4)), *normal(*affine)(rng)
+
+    affine = (6,), (6,)
+    table: list[tuple[str, Any, int, float]] = [
+        ("images", normal((2, 6, 3, 5), *affine), 2, 1e-5),
+        ("one group", normal((2, 6, 3, 5), *affine), 1, 1e-6),
+        ("a group a channel", normal((2, 6, 3, 5), *affine), 6, 1e-5),
+        ("vectors", normal((5, 6), *affine), 1, 1e-5),
+        ("a row of places", normal((2, 6, 7), *affine), 3, 1e-5),
+        ("a constant group", constant_group, 2, 1e-2),
+        ("a large mean", far, 2, 1e-5),
+        ("an empty batch", normal((0, 6, 3, 3), *affine), 2, 1e-5),
+    ]
+    return [
+        Case("group_norm", about, draw, naive.group_norm, torch, {"num_groups": groups, "eps": eps})
+        for about, draw, groups, eps in table
+    ]
+
+
 def _noises() -> list[Case]:
     def dropout(t: Any, x: Any, p: float, rng: Any) -> Any:
         return x * t.tensor(naive.keep_mask(tuple(x.shape), p, rng)) / (1 - p)
@@ -419,6 +446,7 @@ CASES = [
     *_products(),
     *_softmaxes(),
     *_layer_norms(),
+    *_group_norms(),
     *_noises(),
     *_attentions(),
     *_rotations(),
