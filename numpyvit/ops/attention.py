@@ -35,6 +35,7 @@ def attention(
     scale: float | None = None,
     dropout: float = 0.0,
     rng: Generator | None = None,
+    recorded: bool = True,
 ) -> OpResult:
     """Attention of queries `q` (..., N, K) to keys `k` (..., M, K) with values `v` (..., M, V).
 
@@ -44,7 +45,7 @@ def attention(
     _check_shapes(q, k, v)
     xp = array_module(q, k, v, bias)
     y = xp.empty((*q.shape[:-1], v.shape[-1]), q.dtype)
-    backward = _attend(q, k, v, bias, y, scale, dropout, rng)
+    backward = _attend(q, k, v, bias, y, scale, dropout, rng, recorded)
 
     def pullback(dy: Array, needs: Needs = (True,) * 4) -> tuple[Array | None, ...]:
         dq, dk, dv = (
@@ -67,6 +68,7 @@ def packed_attention(
     dropout: float = 0.0,
     rng: Generator | None = None,
     num_queries: int | None = None,
+    recorded: bool = True,
 ) -> OpResult:
     """Self-attention on one projection: `qkv` (B, N, 3*D), rows [q heads | k heads | v heads].
 
@@ -85,9 +87,8 @@ def packed_attention(
     asking = n if num_queries is None else num_queries
     q, k, v = _heads_of(qkv, 3, num_heads)
     y = xp.empty((b, asking, d), qkv.dtype)
-    backward = _attend(
-        q[:, :, :asking], k, v, None, _heads_of(y, 1, num_heads)[0], None, dropout, rng
-    )
+    asked, merged = q[:, :, :asking], _heads_of(y, 1, num_heads)[0]
+    backward = _attend(asked, k, v, None, merged, None, dropout, rng, recorded)
 
     def pullback(dy: Array) -> tuple[Array]:
         dqkv = xp.empty(qkv.shape, qkv.dtype)
@@ -106,10 +107,11 @@ def _heads_of(packed: Array, parts: int, num_heads: int) -> Array:
     return split.transpose(2, 0, 3, 1, 4)
 
 
-def _attend(q, k, v, bias, y, scale, dropout, rng):  # type: ignore[no-untyped-def]
+def _attend(q, k, v, bias, y, scale, dropout, rng, recorded):  # type: ignore[no-untyped-def]
     """Write attention into `y`; return a function (dy, dq, dk, dv, dscores) to go back.
 
-    That function fills the gradients, those of the scores as well, and leaves out what is None.
+    Only if `recorded` may it be called. It fills the gradients, those of the scores as well, and
+    leaves out what is None.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     shape = (*q.shape[:-1], k.shape[-2])
@@ -123,11 +125,13 @@ def _attend(q, k, v, bias, y, scale, dropout, rng):  # type: ignore[no-untyped-d
     cuts = pieces(shape[:-2], _piece(math.prod(shape)) / math.prod(shape[-2:])) if on_cpu else [()]
     ways_back: list[Any] = [None] * len(cuts)
     # In one array, as the system clears and hands out large ones in large pages.
-    weights = array_module(q).empty(shape, q.dtype)
+    weights = array_module(q).empty(shape, q.dtype) if recorded else None
 
     def forward(index: int) -> None:
         parts = _parts(cuts[index], weights, q, k, v, bias, y, keep)
-        ways_back[index] = _attend_at_once(scale, dropout, *parts)
+        way_back = _attend_at_once(scale, dropout, *parts)
+        if recorded:
+            ways_back[index] = way_back
 
     def backward(*gradients: Array | None) -> None:
         run_tiles(lambda i: ways_back[i](*_parts(cuts[i], *gradients)), len(cuts))
@@ -151,7 +155,8 @@ def _attend_at_once(scale, dropout, weights, *arrays):  # type: ignore[no-untype
     """`_attend` for a piece, with all weights in memory and kept for the way back."""
     q, k, v, bias, y, keep = arrays
     xp = array_module(q)
-    _stable_exp(product(q, transposed(k, scale), out=weights), bias)
+    weights = product(q, transposed(k, scale), out=weights)
+    _stable_exp(weights, bias)
     inverse_sum = 1 / (weights @ xp.ones(k.shape[-2], q.dtype))[..., None]
     kept = weights if keep is None else weights * keep
     inverse = inverse_sum if keep is None else inverse_sum * (1 / (1 - dropout))
