@@ -34,8 +34,21 @@ from numpyvit.nn import (
 )
 from numpyvit.tensor import Tensor
 
+Pair = tuple[int, int]
 Indices = Any  # an array of integers of NumPy
 PADDINGS = ("after_shift", "before_shift")
+# Far beyond any model that was ever made: more is a mistake, or a file that is made to harm.
+MOST: dict[str, int] = {
+    "image_size": 16384,
+    "in_channels": 4096,
+    "num_classes": 1 << 24,
+    "stages": 8,
+    "embed_dim": 1 << 14,
+    "depth": 1000,
+    "window_size": 256,
+    "mlp_ratio": 1 << 10,
+    "num_patches": 1 << 16,  # the order of a grid's tokens is written out
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,8 +65,12 @@ class SwinConfig(ModelConfig):
 
     Lists are taken for tuples. Raises ValueError for values of another kind, sizes that are not
     positive, a patch that does not divide the image, heads that do not divide a stage's width,
-    probabilities outside [0, 1), unknown names, and other than one number of heads a stage.
+    probabilities outside [0, 1), unknown names, sizes beyond MOST, and other than one number of
+    heads a stage.
     """
+
+    class_token = False
+    num_prefix_tokens = 0
 
     image_size: int = 224
     patch_size: int = 4
@@ -87,9 +104,12 @@ class SwinConfig(ModelConfig):
             mlp_ratio=self.mlp_ratio,
             norm_eps=self.norm_eps,
         )
-        if len(self.num_heads) != len(self.depths):
+        for name, most in MOST.items():
+            if (count := getattr(self, name)) > most:
+                raise ValueError(f"[SwinConfig] expected {name} <= {most}, got {count!s:.20}")
+        if len(self.num_heads) != self.stages:
             raise ValueError(
-                f"[SwinConfig] expected num_heads for {len(self.depths)} stages, as many as "
+                f"[SwinConfig] expected num_heads for {self.stages} stages, as many as "
                 f"depths, got {len(self.num_heads)}"
             )
         for stage, heads in enumerate(self.num_heads):
@@ -103,17 +123,40 @@ class SwinConfig(ModelConfig):
         self._check_shares(("dropout", "attention_dropout", "drop_path"))
         self._check_not_negative(("num_classes",))
         self._check_names({"padding": PADDINGS})
-        mergings = len(self.depths) - 1
-        if self.padding == "after_shift" and self.grid >> mergings == 0:
+        side, mergings = self.grid[0], self.stages - 1
+        if self.padding == "after_shift" and side >> mergings == 0:
             raise ValueError(
                 f"[SwinConfig] expected at least {1 << mergings} patches a side for {mergings} "
-                f"mergings, got {self.grid}; take fewer stages or smaller patches"
+                f"mergings, got {side}; take fewer stages or smaller patches"
             )
 
     @property
-    def grid(self) -> int:
-        """Patches along a side of an image."""
-        return self.image_size // self.patch_size
+    def image_shape(self) -> Pair:
+        """Height and width of an image."""
+        return self.image_size, self.image_size
+
+    @property
+    def patch_shape(self) -> Pair:
+        """Height and width of a patch."""
+        return self.patch_size, self.patch_size
+
+    @property
+    def grid(self) -> Pair:
+        """Rows and columns of patches in an image."""
+        side = self.image_size // self.patch_size
+        return side, side
+
+    @property
+    def num_patches(self) -> int:
+        """Patches in an image: the tokens of the first stage, which has the most."""
+        return self.grid[0] * self.grid[1]
+
+    num_tokens = num_patches
+
+    @property
+    def stages(self) -> int:
+        """How many stages there are."""
+        return len(self.depths)
 
     @property
     def depth(self) -> int:
@@ -123,7 +166,7 @@ class SwinConfig(ModelConfig):
     @property
     def num_features(self) -> int:
         """Numbers that the head reads: the last stage's width."""
-        return self.width(len(self.depths) - 1)
+        return self.width(self.stages - 1)
 
     def width(self, stage: int) -> int:
         """Channels of a token in a stage."""
@@ -134,11 +177,6 @@ class SwinConfig(ModelConfig):
         return math.floor(self.width(stage) * self.mlp_ratio + 1e-6)  # 24 * (64 / 24) is 64
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens in the first stage, which has the most."""
-        return self.grid**2
-
-    @property
     def mlp_dim(self) -> int:
         """Width of the hidden layer of the first stage's MLPs."""
         return self.hidden_width(0)
@@ -146,9 +184,9 @@ class SwinConfig(ModelConfig):
     def windows(self, stage: int, shifted: bool = False) -> Windows:
         """The windows of a stage's blocks: as they are, or shifted by half a window."""
         pad_first = self.padding == "before_shift"
-        grid = -(-self.grid // (1 << stage))  # an odd grid is padded before it is halved
+        grid = -(-self.grid[0] // (1 << stage))  # an odd grid is padded before it is halved
         # timm and Microsoft round an odd grid down where they choose the window.
-        cut = grid if pad_first else self.grid >> stage
+        cut = grid if pad_first else self.grid[0] >> stage
         size = self.window_size if pad_first else min(self.window_size, cut)
         shift = size // 2 if shifted and cut > size else 0
         return Windows(grid, size, shift, pad_first)
@@ -240,8 +278,8 @@ class SwinTransformer(ImageModel):
         )
         self.pos_drop = Dropout(config.dropout)
         self.layers: list[SwinStage] = []
-        order = numpy.arange(config.grid**2)
-        for stage in range(len(config.depths)):
+        order = numpy.arange(config.num_patches)
+        for stage in range(config.stages):
             self.layers.append(SwinStage(config, stage, order, rng=rng))
             order = self.layers[-1].order
         self.norm = LayerNorm(config.num_features, config.norm_eps)

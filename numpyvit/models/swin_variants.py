@@ -43,7 +43,7 @@ def count_swin_multiply_adds(config: SwinConfig) -> int:
     4.49 billion for Swin-T; where windows are padded, the padding is worked on as well.
     """
     width = config.embed_dim
-    total = config.grid**2 * config.in_channels * config.patch_size**2 * width
+    total = config.num_patches * config.in_channels * config.patch_size**2 * width
     for stage, depth in enumerate(config.depths):
         windows, d = config.windows(stage), config.width(stage)
         tokens, places = windows.grid**2, windows.count * windows.size**2
