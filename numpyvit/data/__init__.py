@@ -18,6 +18,7 @@ from numpyvit.data.transforms import (
     RandomResizedCrop,
     Resize,
     ToFloat,
+    ToUint8,
     Transform,
     resized_crops,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "Resize",
     "Subset",
     "ToFloat",
+    "ToUint8",
     "Transform",
     "affine_images",
     "cache_folder",

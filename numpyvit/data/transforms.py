@@ -87,6 +87,19 @@ class ToFloat(Normalize):
         return "ToFloat()"
 
 
+class ToUint8:
+    """Floats from 0 to 1 to uint8 from 0 to 255, rounded and clipped; uint8 stays as it is."""
+
+    def __call__(self, images: Images, rng: np.random.Generator | None = None) -> Images:
+        """uint8 images; `rng` is not used."""
+        if images.dtype == np.uint8:
+            return images
+        return np.clip(np.rint(images * 255), 0, 255).astype(np.uint8)
+
+    def __repr__(self) -> str:
+        return "ToUint8()"
+
+
 class RandomHorizontalFlip:
     """Each picture mirrored left to right with probability `p`; any dtype."""
 

@@ -19,6 +19,7 @@ from numpyvit.train.tuning import (
     start_training,
     with_new_head,
 )
+from numpyvit.train.state import TrainingState
 from numpyvit.train.prepared import PreparedPictures, training_view, tuning_rule
 from numpyvit.train.run import Progress, RunConfig, RunFolder, next_folder
 from numpyvit.train.starting import fingerprint, new_model, starting_model
@@ -48,6 +49,7 @@ __all__ = [
     "StepResult",
     "Trainer",
     "TrainingInterrupted",
+    "TrainingState",
     "TreeSum",
     "WorkerPool",
     "WorkerProcess",

@@ -10,17 +10,29 @@ from typing import Any
 from numpyvit.backend import suggest
 from numpyvit.data import (
     Compose,
+    Mixing,
     Normalize,
+    RandAugment,
     RandomCrop,
+    RandomErasing,
     RandomHorizontalFlip,
     RandomResizedCrop,
     ToFloat,
+    ToUint8,
     Transform,
 )
+from numpyvit.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from numpyvit.models import INITIALIZATIONS
 from numpyvit.nn import check_positive
 
 SCHEDULES = ("cosine", "constant")
+
+# Fields by what they may be: whole numbers of at least so many, and numbers in a range.
+_WHOLE = {"epochs": 1, "batch_size": 1, "crop_padding": 0, "randaugment_ops": 0, "repeats": 1}
+_AT_LEAST_0 = ("weight_decay", "warmup_epochs", "clip_norm", "mixup", "cutmix", "randaugment_std")
+_BELOW_1 = ("dropout", "drop_path", "label_smoothing", "beta2", "ema_decay")
+_UP_TO_1 = ("random_erasing", "mixing_probability", "switch_probability")
+_SHARES = ("crop_scale", "layer_decay")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +43,14 @@ class Recipe:
     crop keeps (1 for none), `warmup_epochs` a number of epochs. With `decay_vectors` weight decay
     also acts on biases, norms, positions and the tokens in front. `layer_decay` is what each
     layer's learning rate is multiplied by, compared to the layer above it. `initialization` is for
-    models that are trained from nothing. Raises ValueError for values out of range and for unknown
-    names.
+    models that are trained from nothing.
+
+    0 switches these off: `randaugment`, the magnitude from 0 to 10 of so many operations a picture
+    (`RandAugment`'s variant "timm"); `random_erasing`, a probability; `mixup` and `cutmix`, the
+    alphas of `Mixing`, which mixes a batch with `mixing_probability`, by cutmix in so many cases as
+    `switch_probability` says; `ema_decay`, that of the weights' moving average, with its warm-up.
+    `repeats` is how often an epoch shows each of its pictures (see `Loader`). Labels are smoothed
+    by the loss, mixed or not. Raises ValueError for values out of range and for unknown names.
     """
 
     source: str = ""
@@ -46,6 +64,7 @@ class Recipe:
     schedule: str = "cosine"
     warmup_epochs: float = 0.5
     clip_norm: float = 0.0
+    ema_decay: float = 0.0
     label_smoothing: float = 0.0
     dropout: float = 0.0
     drop_path: float = 0.0
@@ -53,45 +72,75 @@ class Recipe:
     flip: bool = True
     crop_padding: int = 2
     crop_scale: float = 1.0
+    randaugment: float = 0.0
+    randaugment_std: float = 0.5
+    randaugment_ops: int = 2
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixing_probability: float = 1.0
+    switch_probability: float = 0.5
+    repeats: int = 1
     mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
     std: tuple[float, ...] = (0.2470, 0.2435, 0.2616)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "crop_padding"):
-            if not isinstance(getattr(self, name), numbers.Integral):
-                raise ValueError(
-                    f"[Recipe] expected a whole number as {name}, got {getattr(self, name)!r}"
-                )
+        for name, least in _WHOLE.items():
+            value = getattr(self, name)
+            if not (isinstance(value, numbers.Integral) and int(value) >= least):
+                self._fail(f"a whole number of at least {least} as {name}", repr(value))
         if not 0 < len(self.mean) == len(self.std):
-            raise ValueError(f"[Recipe] expected mean and std alike, got {self.mean}, {self.std}")
-        check_positive(
-            "Recipe", epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, std=min(self.std)
-        )
-        for name in ("weight_decay", "warmup_epochs", "clip_norm", "crop_padding"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"[Recipe] expected {name} >= 0, got {getattr(self, name)}")
+            self._fail("mean and std alike", f"{self.mean}, {self.std}")
+        check_positive("Recipe", lr=self.lr, std=min(self.std))
         if not math.isfinite(self.lr):
-            raise ValueError(f"[Recipe] expected a finite lr, got {self.lr}")
-        for name in ("dropout", "drop_path", "label_smoothing", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"[Recipe] expected 0 <= {name} < 1, got {getattr(self, name)}")
-        for name in ("crop_scale", "layer_decay"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"[Recipe] expected 0 < {name} <= 1, got {getattr(self, name)}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(
-                f"[Recipe] unknown schedule {self.schedule!r}; {suggest(self.schedule, SCHEDULES)}"
-            )
-        if self.initialization not in INITIALIZATIONS:
-            raise ValueError(
-                f"[Recipe] unknown initialization {self.initialization!r}; "
-                f"{suggest(self.initialization, INITIALIZATIONS)}"
-            )
+            self._fail("a finite lr", self.lr)
+        for names, expected, fits in (
+            (_AT_LEAST_0, "0 <= {} < inf", lambda value: 0 <= value < math.inf),
+            (_BELOW_1, "0 <= {} < 1", lambda value: 0 <= value < 1),
+            (_UP_TO_1, "0 <= {} <= 1", lambda value: 0 <= value <= 1),
+            (_SHARES, "0 < {} <= 1", lambda value: 0 < value <= 1),
+            (("randaugment",), "0 <= {} <= 10", lambda value: 0 <= value <= 10),
+        ):
+            for name in names:
+                if not fits(getattr(self, name)):
+                    self._fail(expected.format(name), getattr(self, name))
+        for name, known in (("schedule", SCHEDULES), ("initialization", INITIALIZATIONS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"[Recipe] unknown {name} {value!r}; {suggest(value, known)}")
+
+    def _fail(self, expected: str, got: object) -> None:
+        raise ValueError(f"[Recipe] expected {expected}, got {got}")
 
     @property
     def augments(self) -> bool:
-        """Whether a picture is seen differently every time."""
-        return self.flip or self.crop_padding > 0 or self.crop_scale < 1
+        """Whether an epoch is other than each picture once, as it is."""
+        return bool(self.augmentation)
+
+    @property
+    def augmentation(self) -> list[str]:
+        """What is done to the training pictures, in words."""
+        mixed = [f"{name} {getattr(self, name):g}" for name in ("mixup", "cutmix")]
+        if self.mixing_probability < 1:
+            mixed = [f"{words} ({self.mixing_probability:g} of the batches)" for words in mixed]
+        words = {
+            "flips": self.flip,
+            f"crops from a border of {self.crop_padding}": self.crop_padding,
+            f"resized crops of {self.crop_scale:g} or more": self.crop_scale < 1,
+            f"RandAugment {self.randaugment:g}": self.randaugment,
+            f"random erasing {self.random_erasing:g}": self.random_erasing,
+            mixed[0]: self.mixup,
+            mixed[1]: self.cutmix,
+            f"each picture {self.repeats} times": self.repeats > 1,
+        }
+        return [text for text, is_on in words.items() if is_on]
+
+    @property
+    def regularization(self) -> list[str]:
+        """What else keeps the model from learning the training pictures by heart, in words."""
+        names = ("label_smoothing", "dropout", "drop_path", "clip_norm", "ema_decay")
+        values = {name: getattr(self, name) for name in names}
+        return [f"{name.replace('_', ' ')} {value:g}" for name, value in values.items() if value]
 
     def replace(self, **overrides: Any) -> Recipe:
         """A copy with some fields changed; ValueError that suggests a name for an unknown one."""
@@ -101,7 +150,7 @@ class Recipe:
                 raise ValueError(f"[Recipe] unknown option {name!r}; {suggest(name, names)}")
         return dataclasses.replace(self, **overrides)
 
-    def train_transform(self, image_size: int) -> Transform:
+    def train_transform(self, image_size: int | tuple[int, int]) -> Transform:
         """Augmentation and normalisation: uint8 (B, C, H, W) -> float32."""
         steps: list[Transform] = []
         if self.crop_padding:
@@ -111,7 +160,33 @@ class Recipe:
             steps += [ToFloat(), RandomResizedCrop(image_size, scale=(self.crop_scale, 1.0))]
         if self.flip:
             steps.append(RandomHorizontalFlip())
-        return Compose([*steps, self.normalize()])
+        if self.randaugment:
+            steps += [ToUint8(), self._randaugment()]
+        steps.append(self.normalize())
+        if self.random_erasing:
+            steps.append(RandomErasing(self.random_erasing))
+        return Compose(steps)
+
+    def _randaugment(self) -> RandAugment:
+        return RandAugment(
+            self.randaugment_ops,
+            self.randaugment,
+            magnitude_std=self.randaugment_std,
+            variant="timm",
+            fill=[round(255 * value) for value in self.mean],  # grey, once it is normalised
+        )
+
+    def mixing(self, num_classes: int) -> Mixing | None:
+        """What mixes the pictures of a batch and their labels; None for nothing."""
+        if not (self.mixup or self.cutmix):
+            return None
+        return Mixing(
+            num_classes,
+            mixup_alpha=self.mixup,
+            cutmix_alpha=self.cutmix,
+            probability=self.mixing_probability,
+            switch_probability=self.switch_probability,
+        )
 
     def normalize(self) -> Transform:
         """Normalisation alone, for evaluation: uint8 (B, C, H, W) -> float32."""
@@ -160,6 +235,58 @@ RECIPES: dict[str, Recipe] = {
         warmup_epochs=1,
         flip=False,
         crop_padding=0,
+    ),
+    "mae": Recipe(
+        source="He et al. 2022 (MAE), table 8; fewer epochs, and batch size and learning rate as "
+        "found to suit CIFAR-10",
+        epochs=50,
+        batch_size=256,
+        lr=1.5e-3,
+        beta2=0.95,
+        warmup_epochs=2.5,
+        initialization="timm",
+        crop_padding=0,
+        crop_scale=0.2,
+    ),
+    "deit": Recipe(
+        source="Touvron et al. 2021 (DeiT), table 9, for ImageNet; learning rate 5e-4 x batch size "
+        "/ 512, and no moving average, which gave it 0.1 points",
+        epochs=300,
+        batch_size=1024,
+        lr=1e-3,
+        beta2=0.999,
+        warmup_epochs=5,
+        label_smoothing=0.1,
+        drop_path=0.1,
+        initialization="timm",
+        crop_padding=0,
+        crop_scale=0.08,
+        randaugment=9,
+        random_erasing=0.25,
+        mixup=0.8,
+        cutmix=1.0,
+        repeats=3,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    ),
+    "cifar_long": Recipe(
+        source="Lee et al. 2021, Vision Transformer for Small-Size Datasets, and its code, whose "
+        "100 epochs are 300 passes over the data; RandAugment in the place of AutoAugment, "
+        "starting weights as in `default`",
+        epochs=300,
+        batch_size=128,
+        lr=1e-3,
+        beta2=0.999,
+        decay_vectors=True,
+        warmup_epochs=30,
+        label_smoothing=0.1,
+        drop_path=0.1,
+        crop_padding=4,
+        randaugment=9,
+        random_erasing=0.25,
+        mixup=1.0,
+        cutmix=1.0,
+        mixing_probability=0.5,
     ),
 }
 

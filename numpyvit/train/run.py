@@ -9,17 +9,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy
-
 from numpyvit import models
 from numpyvit.data import Preprocessing
 from numpyvit.data.catalogue import NAMES
-from numpyvit.models import ImageModel, Labelling, load_model, save_model
-from numpyvit.optim import Optimizer
+from numpyvit.models import Labelling, load_model, save_model
 from numpyvit.train.recipes import Recipe
+from numpyvit.train.state import TrainingState
 from numpyvit.train.tuning import ALL, HEAD, last_blocks
 
-_OPTIMIZER = "optimizer."
 Row = dict[str, Any]
 
 
@@ -219,36 +216,38 @@ class RunFolder:
         self,
         path: Path,
         config: RunConfig,
-        model: ImageModel,
+        state: TrainingState,
         labelling: Labelling,
-        optimizer: Optimizer,
         progress: Progress,
         training_images: int,
     ) -> None:
         """Write a checkpoint from which the run continues to the same bits."""
-        state = {
-            _OPTIMIZER + name: numpy.asarray(value) if isinstance(value, int) else value
-            for name, value in optimizer.state_dict().items()
-        }
+        arrays, model = state.arrays(), state.model
         record = {
             "run": config.to_dict(),
             "progress": dataclasses.asdict(progress),
             "training_images": training_images,
         }
         rule = config.preprocessing.to_dict() if config.preprocessing else None
-        save_model(
-            path, config.model, model, labelling, preprocessing=rule, record=record, arrays=state
-        )
+        with state.averaged():
+            save_model(
+                path,
+                config.model,
+                model,
+                labelling,
+                preprocessing=rule,
+                record=record,
+                arrays=arrays,
+            )
 
     def restore(
         self,
         config: RunConfig,
-        model: ImageModel,
+        state: TrainingState,
         labelling: Labelling,
-        optimizer: Optimizer,
         training_images: int,
     ) -> Progress:
-        """Load the last checkpoint into `model` and `optimizer`; where the run stood.
+        """Load the last checkpoint into `state`; where the run stood.
 
         A run that was stopped before its first checkpoint starts anew. Raises ValueError where the
         checkpoint is damaged, belongs to something else, or was made with other settings or data:
@@ -278,8 +277,7 @@ class RunFolder:
                 f"[RunFolder] expected the settings and data that {self.last} was made with, got "
                 f"{'; '.join(faults)}; put them back, or start another run"
             )
-        model.load_state_dict(saved.archive.weights())
-        optimizer.load_state_dict(saved.archive.section(_OPTIMIZER))
+        state.load(saved.archive)
         return progress
 
 

@@ -12,7 +12,7 @@ from numpy.random import SFC64, Generator
 from numpyvit.data import Dataset, Loader, Transform
 from numpyvit.explain import evaluating
 from numpyvit.models import ImageModel, Labelling
-from numpyvit.optim import AdamW, LambdaLR, clip_grad_norm_, constant, warmup_cosine
+from numpyvit.optim import LambdaLR, clip_grad_norm_, constant, warmup_cosine
 from numpyvit.train.diagnose import NonFiniteError, first_non_finite, non_finite_gradient
 from numpyvit.train.features import probe_data
 from numpyvit.train.interrupt import Interruption
@@ -23,8 +23,9 @@ from numpyvit.train.progress import ProgressBar
 from numpyvit.train.recipes import Recipe
 from numpyvit.train.run import Row, RunConfig, RunFolder
 from numpyvit.train.starting import starting_model
-from numpyvit.train.step import StepResult, evaluate, micro_batch_for, set_gradients
-from numpyvit.train.tuning import HEAD, parameter_groups, start_training
+from numpyvit.train.state import TrainingState
+from numpyvit.train.step import Evaluation, StepResult, evaluate, micro_batch_for, set_gradients
+from numpyvit.train.tuning import HEAD, start_training
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 (it is no error: the work is saved)
@@ -64,10 +65,11 @@ class Trainer:
             recipe.batch_size,
             transform=recipe.train_transform(self.model.config.image_size),
             seed=config.seed,
+            mixing=recipe.mixing(len(train_data.class_names)),
+            repeats=recipe.repeats,
         )
-        self.optimizer = AdamW(
-            parameter_groups(self.model, recipe), lr=recipe.lr, betas=(0.9, recipe.beta2)
-        )
+        self.state = TrainingState(self.model, recipe)
+        self.optimizer = self.state.optimizer
         self.schedule = LambdaLR(self.optimizer, _schedule(recipe, len(self.loader)))
         self.objective: Objective = Classification(recipe.label_smoothing)
         on_gpu = config.device != "cpu"
@@ -77,9 +79,7 @@ class Trainer:
         self._learner: Learner = self.model
         self._val_inputs: Dataset = val_data
         self._prepare: Transform = recipe.normalize()
-        self.progress = folder.restore(
-            config, self.model, self.labelling, self.optimizer, len(train_data)
-        )
+        self.progress = folder.restore(config, self.state, self.labelling, len(train_data))
 
     def fit(self) -> list[Row]:
         """Train to the last epoch and return the rows of metrics, one an epoch.
@@ -165,7 +165,7 @@ class Trainer:
             raise self._non_finite(f"loss is {result.loss:g} at", self.progress.step + 1, fault)
         if self.recipe.clip_norm:
             clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        self.optimizer.step()
+        self.state.step()
         return result
 
     def _interrupted(self) -> TrainingInterrupted:
@@ -203,10 +203,8 @@ class Trainer:
                     return fault
         return None
 
-    def _finish_epoch(self) -> Row:
-        """Validate, write the row of metrics and the checkpoints, go on to the next epoch."""
-        done = self.progress
-        started = time.perf_counter()
+    def _validate(self) -> Evaluation:
+        """How well the model does on the validation images; NonFiniteError for no finite loss."""
         result = evaluate(
             self._learner,
             self._val_inputs,
@@ -217,7 +215,16 @@ class Trainer:
         )
         if not numpy.isfinite(result.loss):
             fault = self._locate_in_validation() or "the validation loss"
-            raise self._non_finite(f"validation loss is {result.loss:g} after", done.step, fault)
+            what = f"validation loss is {result.loss:g} after"
+            raise self._non_finite(what, self.progress.step, fault)
+        return result
+
+    def _finish_epoch(self) -> Row:
+        """Validate, write the row of metrics and the checkpoints, go on to the next epoch."""
+        done = self.progress
+        started = time.perf_counter()
+        with self.state.averaged():
+            result = self._validate()
         done.seconds += time.perf_counter() - started
         row = {
             "epoch": done.epoch + 1,
@@ -244,9 +251,8 @@ class Trainer:
         self.folder.save(
             path,
             self.config,
-            self.model,
+            self.state,
             self.labelling,
-            self.optimizer,
             self.progress,
             len(self.train_data),
         )

@@ -8,33 +8,81 @@ from tolerances import assert_close, assert_same_bits
 
 from numpyvit.train import RECIPES, Recipe, recipe
 
-
-def test_the_tutorials_recipe_has_the_published_settings():
-    tutorial = recipe("tutorial")
-    published = {
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+# What each source says; what it does not name is off.
+PUBLISHED = {
+    "tutorial": {
         "epochs": 15,
         "batch_size": 256,
         "lr": 1e-3,
-        "layer_decay": 1.0,
         "weight_decay": 1e-2,
         "beta2": 0.999,
         "decay_vectors": True,
         "schedule": "constant",
         "warmup_epochs": 0,
-        "clip_norm": 0.0,
-        "label_smoothing": 0.0,
         "dropout": 0.1,
-        "drop_path": 0.0,
         "initialization": "timm",
-        "flip": True,
         "crop_padding": 0,
         "crop_scale": 0.8,
         "mean": (0.5, 0.5, 0.5),
         "std": (0.5, 0.5, 0.5),
-    }
-    fields = dataclasses.asdict(tutorial)
+    },
+    # Table 9, and of the authors' code: the crops' scale and mixup's switching.
+    "deit": {
+        "epochs": 300,
+        "batch_size": 1024,
+        "lr": 5e-4 * 1024 / 512,
+        "weight_decay": 0.05,
+        "beta2": 0.999,
+        "warmup_epochs": 5,
+        "label_smoothing": 0.1,
+        "drop_path": 0.1,
+        "initialization": "timm",
+        "crop_padding": 0,
+        "crop_scale": 0.08,
+        "randaugment": 9,
+        "randaugment_std": 0.5,
+        "random_erasing": 0.25,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "mixing_probability": 1.0,
+        "switch_probability": 0.5,
+        "repeats": 3,
+        **IMAGENET,
+    },
+    # Defaults of the authors' code; each of its epochs has 3 passes over the data.
+    "cifar_long": {
+        "epochs": 100 * 3,
+        "batch_size": 128,
+        "lr": 1e-3,
+        "weight_decay": 0.05,
+        "beta2": 0.999,
+        "decay_vectors": True,
+        "warmup_epochs": 10 * 3,
+        "label_smoothing": 0.1,
+        "drop_path": 0.1,
+        "crop_padding": 4,
+        "randaugment": 9,
+        "random_erasing": 0.25,
+        "mixup": 1.0,
+        "cutmix": 1.0,
+        "mixing_probability": 0.5,
+        "switch_probability": 0.5,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_recipe_has_the_published_settings(name):
+    fields = dataclasses.asdict(recipe(name))
     assert fields.pop("source")
-    assert fields == published
+    off = dataclasses.asdict(Recipe())
+    assert fields == {key: PUBLISHED[name].get(key, off[key]) for key in fields}
+
+
+def test_nothing_but_flips_and_crops_is_on_unless_it_is_asked_for():
+    assert Recipe().augmentation == ["flips", "crops from a border of 2"]
+    assert Recipe().regularization == []
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -91,6 +139,20 @@ def test_unknown_names_are_refused_with_the_nearest_one(make, message):
         ("dropout", -0.1),
         ("label_smoothing", 1.0),
         ("label_smoothing", -0.1),
+        ("ema_decay", 1.0),
+        ("ema_decay", -0.1),
+        ("mixup", -0.1),
+        ("mixup", np.nan),
+        ("cutmix", np.inf),
+        ("mixing_probability", 1.1),
+        ("switch_probability", -0.1),
+        ("random_erasing", 1.1),
+        ("randaugment", 10.1),
+        ("randaugment", -1),
+        ("randaugment_std", -0.5),
+        ("randaugment_ops", 1.5),
+        ("repeats", 0),
+        ("repeats", 1.5),
         ("beta2", 1.0),
         ("beta2", -0.1),
         ("std", (0.2, 0.0, 0.2)),
@@ -137,6 +199,55 @@ def test_without_augmentation_only_the_normalisation_is_left(rng):
     assert_same_bits(result, settings.normalize()(images, rng))
     mean, std = (np.array(values)[:, None, None] for values in (settings.mean, settings.std))
     assert_close(result, (images / 255 - mean) / std, np.float32)
+
+
+def test_every_part_that_is_asked_for_is_said_in_words():
+    settings = recipe("cifar_long", repeats=3, ema_decay=0.99, crop_scale=0.5)
+    assert settings.augmentation == [
+        "flips",
+        "crops from a border of 4",
+        "resized crops of 0.5 or more",
+        "RandAugment 9",
+        "random erasing 0.25",
+        "mixup 1 (0.5 of the batches)",
+        "cutmix 1 (0.5 of the batches)",
+        "each picture 3 times",
+    ]
+    assert settings.regularization == ["label smoothing 0.1", "drop path 0.1", "ema decay 0.99"]
+
+
+@pytest.mark.parametrize("part", ["randaugment", "random_erasing", "mixup", "cutmix"])
+def test_each_part_alone_changes_pictures_of_one_or_three_channels(part, rng):
+    for channels in (1, 3):
+        settings = Recipe(
+            flip=False, crop_padding=0, mean=(0.5,) * channels, std=(0.5,) * channels, **{part: 1.0}
+        )
+        assert settings.augments
+        images = rng.integers(0, 256, (8, channels, 32, 32), np.uint8)
+        plain = settings.normalize()(images, rng)
+        changed = settings.train_transform(32)(images, rng)
+        if mixing := settings.mixing(4):
+            assert_same_bits(changed, plain)
+            changed, _ = mixing(changed, np.arange(8) % 4, rng)
+        assert changed.dtype == np.float32
+        assert not np.array_equal(changed, plain)
+
+
+def test_what_randaugment_brings_in_from_outside_is_the_mean(rng):
+    settings = recipe("deit", crop_scale=1.0, flip=False, random_erasing=0, randaugment=10)
+    white = np.full((200, 3, 32, 32), 255, np.uint8)
+    corners = settings.train_transform(32)(white, rng)[:, :, 0, 0]
+    mean = np.rint(255 * np.array(settings.mean)).astype(np.uint8)
+    outside = settings.normalize()(mean[None, :, None, None], rng)[0, :, 0, 0]
+    assert (corners == outside).all(1).sum() > 5
+
+
+def test_randaugment_sees_whole_numbers_after_a_resized_crop(rng):
+    settings = recipe("deit", flip=False, random_erasing=0, randaugment_ops=0)
+    images = rng.integers(0, 256, (4, 3, 48, 48), np.uint8)
+    mean, std = (np.array(values)[:, None, None] for values in (settings.mean, settings.std))
+    pixels = (settings.train_transform(32)(images, rng) * std + mean) * 255
+    assert_close(pixels.astype(np.float32), np.rint(pixels), np.float32)
 
 
 def test_a_flip_alone_gives_each_image_or_its_mirror(rng):
