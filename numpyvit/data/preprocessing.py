@@ -162,8 +162,13 @@ class Preprocessing:
             result /= (255 * std).astype(np.float32)
         return result
 
-    def at(self, size: int) -> Preprocessing:
-        """The same for a model that takes squares of `size` pixels."""
+    def at(self, size: int | tuple[int, int]) -> Preprocessing:
+        """The same for a model that takes squares of `size` pixels; ValueError for oblong ones."""
+        if isinstance(size, tuple):
+            raise ValueError(
+                f"[Preprocessing] expected a model of square images, as pictures are cut to "
+                f"squares, got {size[0]} x {size[1]} pixels; give it arrays, from Python"
+            )
         if size == self.size:
             return self
         if self.crop_fraction is None:

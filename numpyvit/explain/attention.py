@@ -25,7 +25,7 @@ def class_attention(model: ImageModel, images: Array, block: int = -1) -> Floats
     only = slice(index, index + 1)
     shares, prefix = tokens_read(model.config), model.config.num_prefix_tokens
     maps = [
-        patch_map(observed.attention[0], shares, prefix)
+        patch_map(observed.attention[0], shares, prefix, model.config.grid)
         for observed in observe_attention(model, images, only)
     ]
     return np.concatenate(maps)

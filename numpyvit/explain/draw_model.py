@@ -33,8 +33,9 @@ def draw_positions(similarity: NDArray[np.floating], path: Path) -> None:
     """
     side = max(similarity.shape[:2])
     step = -(-side // _MOST_MAPS)
-    offset = (side - 1) % step // 2  # as much is left out at one end as at the other
-    shown = similarity[offset::step, offset::step]
+    # As much is left out at one end as at the other.
+    above, left = ((edge - 1) % step // 2 for edge in similarity.shape[:2])
+    shown = similarity[above::step, left::step]
     rows, columns = shown.shape[:2]
     magnification = max(2, round(600 / max(rows, columns) / side))
     step_x, step_y = (
@@ -49,8 +50,8 @@ def draw_positions(similarity: NDArray[np.floating], path: Path) -> None:
     frame.spines[:].set_visible(False)
     frame.tick_params(length=0)
     frame.set(xlim=(0, width), ylim=(height, 0))
-    frame.set_xticks(step_x * (np.arange(columns) + 0.5), offset + step * np.arange(columns))
-    frame.set_yticks(step_y * (np.arange(rows) + 0.5), offset + step * np.arange(rows))
+    frame.set_xticks(step_x * (np.arange(columns) + 0.5), left + step * np.arange(columns))
+    frame.set_yticks(step_y * (np.arange(rows) + 0.5), above + step * np.arange(rows))
     colours = matplotlib("cm").ScalarMappable(cmap="viridis")
     colours.set_clim(min(similarity.min(), 0.9), 1)  # a range, however alike they are
     for row, column in np.ndindex(rows, columns):

@@ -43,8 +43,8 @@ def patch_filters(weight: Array, count: int = 28) -> Filters:
 
 
 def model_filters(model: ImageModel, count: int = 28) -> Filters:
-    """`patch_filters` of a model's patch embedding."""
-    return patch_filters(model.patch_embed.proj.weight.data, count)
+    """`patch_filters` of the convolution of a model that sees the pixels."""
+    return patch_filters(model.patch_embed.pixel_filters.weight.data, count)
 
 
 def filter_images(components: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from numpyvit.backend import Array, to_numpy
 from numpyvit.explain.observe import observe_attention
-from numpyvit.explain.tokens import Floats, check_attention, patch_grid
+from numpyvit.explain.tokens import Floats, Grid, check_attention, patch_grid
 from numpyvit.models import ImageModel
+from numpyvit.nn import Size, as_pair
 
 
 class HeadMeasures(NamedTuple):
@@ -27,21 +29,22 @@ class HeadMeasures(NamedTuple):
 
 def attention_distance(
     attention: Floats,
-    patch_size: int = 1,
+    patch_size: Size = 1,
     num_prefix_tokens: int = 1,
     *,
     rescale: bool = True,
+    grid: Grid | None = None,
 ) -> Floats:
     """How far away, in pixels, the patches lie that a patch attends to: (B, H, N, N) -> (B, H).
 
     The mean over patches q of sum over patches k of A[q, k] * |centre of q - centre of k|
     (Dosovitskiy et al. 2021, figure 7, right, and appendix D.7). Patches only: with `rescale` each
     of their rows is scaled to sum 1, otherwise what goes to the tokens in front counts as distance
-    0.
+    0. `grid` as in `patch_grid`.
     """
     weights = _between_patches("attention_distance", attention, num_prefix_tokens, rescale)
-    rows, columns = patch_grid(weights.shape[-1])
-    places = np.indices((rows, columns)).reshape(2, -1).T * float(patch_size)
+    places = np.indices(patch_grid(weights.shape[-1], grid)).reshape(2, -1).T
+    places = places * np.array(as_pair(patch_size), float)
     apart = np.linalg.norm(places[:, None] - places, axis=-1).astype(weights.dtype)
     distance: Floats = np.einsum("bhqk,qk->bh", weights, apart) / weights.shape[-1]
     return distance
@@ -64,28 +67,29 @@ def measure_heads(model: ImageModel, images: Array, *, rescale: bool = True) -> 
 
     The paper averages over 128 images.
     """
-    patch, prefix = model.config.patch_size, model.config.num_prefix_tokens
+    config, prefix = model.config, model.config.num_prefix_tokens
+    far = functools.partial(attention_distance, patch_size=config.patch_shape, grid=config.grid)
     distance = np.zeros((len(model.blocks), model.config.num_heads))
     entropy = np.zeros_like(distance)
     for seen in observe_attention(model, images):
         for block, weights in enumerate(seen.attention):
-            apart = attention_distance(weights, patch, prefix, rescale=rescale)
+            apart = far(weights, num_prefix_tokens=prefix, rescale=rescale)
             distance[block] += apart.sum(0) / len(images)
             entropy[block] += attention_entropy(weights, prefix).sum(0) / len(images)
-    patches = model.config.num_patches
+    patches = config.num_patches
     even = np.full((1, 1, patches, patches), 1 / patches)
-    return HeadMeasures(
-        distance, entropy, attention_distance(even, patch, 0).item(), math.log(patches)
-    )
+    return HeadMeasures(distance, entropy, far(even, num_prefix_tokens=0).item(), math.log(patches))
 
 
-def position_similarity(pos_embed: Array, num_prefix_tokens: int | None = None) -> Floats:
+def position_similarity(
+    pos_embed: Array, num_prefix_tokens: int | None = None, grid: Grid | None = None
+) -> Floats:
     """The cosine of every patch's position with all others: (rows, columns, rows, columns).
 
     `pos_embed` (N, D) or (1, N, D). The first `num_prefix_tokens` positions are left out; by
     default one, if the patches form a square without it (Dosovitskiy et al. 2021, figure 7).
     `model_positions` knows how many a model has. Raises ValueError where the patches do not form a
-    square.
+    square, nor the `grid` (rows, columns) if one is given.
     """
     positions = to_numpy(pos_embed)
     if positions.ndim not in (2, 3) or (positions.ndim == 3 and len(positions) != 1):
@@ -97,7 +101,7 @@ def position_similarity(pos_embed: Array, num_prefix_tokens: int | None = None) 
         # No number above 1 is a square and one more than a square, so the count tells which it is.
         num_prefix_tokens = int(math.isqrt(len(positions)) ** 2 != len(positions))
     positions = positions[num_prefix_tokens:]
-    rows, columns = patch_grid(len(positions))
+    rows, columns = patch_grid(len(positions), grid)
     lengths = np.linalg.norm(positions, axis=-1, keepdims=True)
     unit = positions / np.maximum(lengths, np.finfo(positions.dtype).tiny)
     return (unit @ unit.T).reshape(rows, columns, rows, columns)
@@ -106,7 +110,8 @@ def position_similarity(pos_embed: Array, num_prefix_tokens: int | None = None) 
 def model_positions(model: ImageModel) -> Floats:
     """`position_similarity` of a model's patches: (rows, columns, rows, columns)."""
     config = model.config
-    return position_similarity(model.pos_embed.data, config.num_positions - config.num_patches)
+    first = config.num_positions - config.num_patches
+    return position_similarity(model.pos_embed.data, first, config.grid)
 
 
 def _between_patches(

@@ -87,7 +87,7 @@ def gradcam_map(model: ImageModel, images: Array, options: MapOptions) -> Floats
     shares, prefix = tokens_read(model.config), model.config.num_prefix_tokens
     only = slice(index, index + 1)
     maps = [
-        gradcam(seen.attention[0], seen.gradients[0], shares, prefix)
+        gradcam(seen.attention[0], seen.gradients[0], shares, prefix, model.config.grid)
         for seen in observe_gradients(model, images, options.target, only)
     ]
     return np.concatenate(maps)
@@ -125,5 +125,6 @@ def _up_to(model: ImageModel, options: MapOptions) -> slice:
 
 def _maps(model: ImageModel, groups: Iterable[Floats]) -> Floats:
     """Maps of the patches from weights (B, N, N) of one group of images after the other."""
-    shares, prefix = tokens_read(model.config), model.config.num_prefix_tokens
-    return np.concatenate([patch_map(weights, shares, prefix) for weights in groups])
+    config = model.config
+    shares, prefix = tokens_read(config), config.num_prefix_tokens
+    return np.concatenate([patch_map(weights, shares, prefix, config.grid) for weights in groups])

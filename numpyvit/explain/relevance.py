@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from numpyvit.explain.rollout import positive_evidence
-from numpyvit.explain.tokens import Floats, check_attention, patch_map
+from numpyvit.explain.tokens import Floats, Grid, check_attention, patch_map
 
 
 def relevance(attention: Sequence[Floats] | Floats, gradients: Sequence[Floats] | Floats) -> Floats:
@@ -30,7 +30,13 @@ def relevance(attention: Sequence[Floats] | Floats, gradients: Sequence[Floats] 
     return total
 
 
-def gradcam(attention: Floats, gradients: Floats, shares: Floats, num_prefix_tokens: int) -> Floats:
+def gradcam(
+    attention: Floats,
+    gradients: Floats,
+    shares: Floats,
+    num_prefix_tokens: int,
+    grid: Grid | None = None,
+) -> Floats:
     """GradCAM on the attention of one block: (B, H, N, N) twice -> (B, rows, columns).
 
     A head counts by the mean gradient of the weights that the answering tokens (`shares`, see
@@ -40,6 +46,6 @@ def gradcam(attention: Floats, gradients: Floats, shares: Floats, num_prefix_tok
     """
     check_attention("gradcam", attention)
     check_attention("gradcam", gradients)
-    slopes = patch_map(gradients, shares, num_prefix_tokens).mean((-2, -1), keepdims=True)
-    maps = patch_map(attention, shares, num_prefix_tokens)  # b h rows columns
+    slopes = patch_map(gradients, shares, num_prefix_tokens, grid).mean((-2, -1), keepdims=True)
+    maps = patch_map(attention, shares, num_prefix_tokens, grid)  # b h rows columns
     return np.maximum((slopes * maps).sum(1), 0)

@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 from numpyvit.models import ViTConfig
 
 Floats = NDArray[np.floating]
+Grid = tuple[int, int]  # rows and columns of patches
 
 
-def patch_grid(num_patches: int) -> tuple[int, int]:
-    """Rows and columns of the patches of a square image; ValueError where there is no square."""
+def patch_grid(num_patches: int, grid: Grid | None = None) -> Grid:
+    """`grid`, (rows, columns), or that of a square; ValueError for another number of patches."""
     side = math.isqrt(max(num_patches, 0))
-    if side < 1 or side * side != num_patches:
-        raise ValueError(
-            f"[patch_grid] expected as many patches as a square has, got {num_patches}"
-        )
-    return side, side
+    rows, columns = grid or (side, side)
+    if rows * columns != num_patches or num_patches < 1:
+        shape = f"{rows} x {columns}" if grid else "a square has"
+        raise ValueError(f"[patch_grid] expected as many patches as {shape}, got {num_patches}")
+    return rows, columns
 
 
 def tokens_read(config: ViTConfig) -> Floats:
@@ -39,11 +40,14 @@ def tokens_read(config: ViTConfig) -> Floats:
     return shares / shares.sum()
 
 
-def patch_map(weights: Floats, shares: Floats, num_prefix_tokens: int) -> Floats:
+def patch_map(
+    weights: Floats, shares: Floats, num_prefix_tokens: int, grid: Grid | None = None
+) -> Floats:
     """What the tokens that answer take from each patch: (..., N, N) -> (..., rows, columns).
 
     Rows of `weights` are added by `shares` (N,), for example those of `tokens_read`. The columns of
-    the first `num_prefix_tokens` tokens (class, distillation, registers) are left out.
+    the first `num_prefix_tokens` tokens (class, distillation, registers) are left out. `grid` as
+    in `patch_grid`.
     """
     tokens = weights.shape[-1]
     if weights.ndim < 2 or weights.shape[-2] != tokens or shares.shape != (tokens,):
@@ -51,7 +55,7 @@ def patch_map(weights: Floats, shares: Floats, num_prefix_tokens: int) -> Floats
             f"[patch_map] expected weights (..., N, N) and shares (N,), got shapes "
             f"{weights.shape} and {shares.shape}"
         )
-    grid = patch_grid(tokens - num_prefix_tokens)
+    grid = patch_grid(tokens - num_prefix_tokens, grid)
     (asking,) = np.nonzero(shares)
     if len(asking) == 1 and shares[asking[0]] == 1:  # the usual case: one row, as it is
         rows = weights[..., asking[0], num_prefix_tokens:]

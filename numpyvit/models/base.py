@@ -14,6 +14,7 @@ from numpyvit.tensor import Tensor
 
 _KINDS: dict[str, tuple[str, Any]] = {
     "int": ("a whole number", numbers.Integral),
+    "Size": ("a whole number, or height and width,", numbers.Integral),
     "float": ("a finite number", numbers.Real),
     "bool": ("True or False", bool),
     "str": ("a name", str),
@@ -57,8 +58,7 @@ class ModelConfig:
         for field in dataclasses.fields(self):
             meaning, kind = _KINDS[str(field.type)]
             value = getattr(self, field.name)
-            several = str(field.type).startswith("tuple")
-            values = (value,) if not several else value if isinstance(value, tuple) else ()
+            values = _values(value, str(field.type))
             if not values or not all(_is(each, kind) for each in values):
                 raise ValueError(
                     f"[{type(self).__name__}] expected {meaning} as {field.name}, got {value!r:.80}"
@@ -80,6 +80,14 @@ class ModelConfig:
                 raise ValueError(
                     f"[{type(self).__name__}] unknown {name} {value!r}; {suggest(value, known)}"
                 )
+
+
+def _values(value: Any, annotation: str) -> tuple[Any, ...]:
+    """What is to be of the annotation's kind, one by one; nothing where it is no tuple."""
+    if annotation.startswith("tuple"):
+        return value if isinstance(value, tuple) else ()
+    is_pair = annotation == "Size" and isinstance(value, tuple) and len(value) == 2
+    return value if is_pair else (value,)
 
 
 def _is(value: Any, kind: Any) -> bool:

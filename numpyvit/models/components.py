@@ -17,6 +17,8 @@ from numpyvit.nn import (
     Block,
     ClassAndMeanPool,
     ClassTokenPool,
+    ConvolutionalStem,
+    HybridStem,
     LayerNorm,
     LearnedPatchPositions,
     LearnedPositions,
@@ -25,6 +27,7 @@ from numpyvit.nn import (
     Mlp,
     Module,
     Norm,
+    OverlappingPatchEmbed,
     ParallelBlock,
     ParallelThingsBlock,
     PatchEmbed,
@@ -32,6 +35,8 @@ from numpyvit.nn import (
     PostNormBlock,
     ResPostBlock,
     ScorePool,
+    Size,
+    Stem,
     SwiGLU,
 )
 
@@ -73,19 +78,24 @@ def mlp(config: ViTConfig, rng: Generator) -> Module:
     )
 
 
-def _patches(config: ViTConfig, rng: Generator) -> Module:
-    return PatchEmbed(
-        config.image_size,
-        config.patch_size,
-        config.in_channels,
-        config.embed_dim,
-        bias=config.patch_bias,
-        rng=rng,
-    )
+def _sizes(config: ViTConfig) -> tuple[Size, Size, int, int]:
+    return config.image_size, config.patch_size, config.in_channels, config.embed_dim
 
 
-# (B, C, H, W) to tokens (B, N, D), one a patch.
-STEMS: dict[str, Build] = {"patches": _patches}
+# (B, C, H, W) to tokens (B, N, D), one a patch: cut out; by a convolution whose windows overlap; by
+# a few of 3 x 3; by a small residual network.
+STEMS: dict[str, Callable[[ViTConfig, Generator], Stem]] = {
+    "patches": lambda config, rng: PatchEmbed(
+        *_sizes(config), bias=config.patch_bias, pad=config.pad, rng=rng
+    ),
+    "overlapping": lambda config, rng: OverlappingPatchEmbed(
+        *_sizes(config), config.norm_eps, pad=config.pad, rng=rng
+    ),
+    "convolutions": lambda config, rng: ConvolutionalStem(
+        *_sizes(config), config.norm_eps, pad=config.pad, rng=rng
+    ),
+    "hybrid": lambda config, rng: HybridStem(*_sizes(config), pad=config.pad, rng=rng),
+}
 
 # Learned ones, for "all" tokens or for "patches" alone, before the others are put in front.
 POSITIONS: dict[str, Callable[[ViTConfig], Positions]] = {

@@ -7,10 +7,11 @@ from typing import Any, Self
 
 from numpyvit.models.base import ModelConfig
 from numpyvit.nn import activation, check_heads, check_positive
+from numpyvit.nn.patch import Pair, Size, as_pair
 
 # The names of the rows of the tables in `components.py`.
 CHOICES: dict[str, tuple[str, ...]] = {
-    "stem": ("patches",),
+    "stem": ("patches", "overlapping", "convolutions", "hybrid"),
     "positions": ("all", "patches"),
     "block": ("pre_norm", "post_norm", "res_post_norm", "parallel", "parallel_things"),
     "norm": ("layer",),
@@ -42,14 +43,18 @@ class ViTConfig(ModelConfig):
     before the head, 0 for none. With `num_classes` 0 there is no head, and the pooled features come
     out. `mlp_ratio` times the width is the MLP's hidden width.
 
+    `image_size` and `patch_size` are one number or (height, width), and what reads them should ask
+    for `image_shape` and `patch_shape`. With `pad` zeros at the bottom and on the right make an
+    image a multiple of the patch.
+
     Raises ValueError for values of another kind, sizes that are not positive, a patch that does not
-    divide the image, heads that do not divide the width, probabilities outside [0, 1), unknown
-    names, sizes beyond MOST, and for what does not go together, such as pooling a class token that
-    is not there.
+    divide the image (without `pad`), heads that do not divide the width, probabilities outside
+    [0, 1), unknown names, sizes beyond MOST, and for what does not go together, such as pooling a
+    class token that is not there.
     """
 
-    image_size: int = 224
-    patch_size: int = 16
+    image_size: Size = 224
+    patch_size: Size = 16
     in_channels: int = 3
     num_classes: int = 1000
     embed_dim: int = 768
@@ -69,6 +74,7 @@ class ViTConfig(ModelConfig):
     num_registers: int = 0
     positions: str = "all"
     patch_bias: bool = True
+    pad: bool = False
     pre_norm: bool = False
     layer_scale: float = 0.0
     final_norm: bool = True
@@ -81,30 +87,41 @@ class ViTConfig(ModelConfig):
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("image_size", "patch_size"):
+            object.__setattr__(self, name, _shortest(getattr(self, name)))
         self._check_types()
         check_positive(
             "ViTConfig",
-            image_size=self.image_size,
-            patch_size=self.patch_size,
+            image_size=min(self.image_shape),
+            patch_size=min(self.patch_shape),
             in_channels=self.in_channels,
             depth=self.depth,
             mlp_ratio=self.mlp_ratio,
             norm_eps=self.norm_eps,
         )
         for name, most in MOST.items():
-            if (value := getattr(self, name)) > most:
+            value = getattr(self, name)
+            if (max(value) if isinstance(value, tuple) else value) > most:
                 raise ValueError(f"[ViTConfig] expected {name} <= {most}, got {value!s:.20}")
         check_heads(self.embed_dim, self.num_heads)
         activation(self.activation)
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"[ViTConfig] expected an image_size that is a multiple of patch_size "
-                f"{self.patch_size}, got {self.image_size}"
-            )
+        self._check_patches()
         self._check_shares(("dropout", "attention_dropout", "drop_path"))
         self._check_not_negative(("num_classes", "num_registers", "layer_scale", "pre_logits"))
         self._check_names(CHOICES)
         self._check_tokens()
+
+    def _check_patches(self) -> None:
+        sides = zip(self.image_shape, self.patch_shape, strict=True)
+        if not self.pad and any(image % patch for image, patch in sides):
+            raise ValueError(
+                f"[ViTConfig] expected an image_size that is a multiple of patch_size "
+                f"{self.patch_size}, got {self.image_size}; pad=True fills images up with zeros"
+            )
+        if not self.patch_bias and self.stem != "patches":
+            raise ValueError(
+                f"[ViTConfig] expected patch_bias=True with stem={self.stem!r}, got False"
+            )
 
     def _check_tokens(self) -> None:
         needs = {
@@ -121,9 +138,25 @@ class ViTConfig(ModelConfig):
             )
 
     @property
+    def image_shape(self) -> Pair:
+        """Height and width of an image."""
+        return as_pair(self.image_size)
+
+    @property
+    def patch_shape(self) -> Pair:
+        """Height and width of a patch."""
+        return as_pair(self.patch_size)
+
+    @property
+    def grid(self) -> Pair:
+        """Rows and columns of patches in an image, one begun included."""
+        (height, width), (p, q) = self.image_shape, self.patch_shape
+        return -(-height // p), -(-width // q)
+
+    @property
     def num_patches(self) -> int:
         """Patches in an image."""
-        return (self.image_size // self.patch_size) ** 2
+        return self.grid[0] * self.grid[1]
 
     @property
     def num_tokens(self) -> int:
@@ -158,8 +191,15 @@ class ViTConfig(ModelConfig):
     @property
     def patch_values(self) -> int:
         """Numbers in one patch."""
-        return self.in_channels * self.patch_size**2
+        return self.in_channels * self.patch_shape[0] * self.patch_shape[1]
 
     def for_classes(self, num_classes: int, **changes: Any) -> Self:
         """The same model with heads for other classes; no hidden layer stands in front of them."""
         return self.replace(num_classes=num_classes, pre_logits=0, **changes)
+
+
+def _shortest(size: Any) -> Any:
+    """A size as one number where it is square; lists, as JSON has them, become tuples."""
+    size = tuple(size) if isinstance(size, list) else size
+    square = isinstance(size, tuple) and len(size) == 2 and size[0] == size[1]
+    return size[0] if square else size

@@ -10,6 +10,7 @@ from numpy.random import Generator
 
 from numpyvit.models.base import ImageModel
 from numpyvit.nn import Attention, Conv2d, Linear, Mlp, SwiGLU, WindowAttention, init
+from numpyvit.nn.patch import Size, as_pair
 
 Weights = numpy.ndarray
 
@@ -44,18 +45,19 @@ def start_structured(model: ImageModel, rng: Generator) -> None:
         if isinstance(module, Linear) and f"{name}.".startswith(model.head_names):
             _set_linear(module, init.trunc_normal(module.weight.shape, rng))
     if model.pos_embed is not None:
-        grid = model.config.image_size // model.config.patch_size
+        positions = sincos_positions(model.patch_embed.grid, model.config.embed_dim)
         model.pos_embed.data[...] = 0
-        model.pos_embed.data[0, -grid * grid :] = sincos_positions(grid, model.config.embed_dim)
+        model.pos_embed.data[0, -len(positions) :] = positions
     projection = model.patch_embed.proj
-    filters = cosine_filters(model.config.in_channels, model.config.patch_size)
-    filters = filters[: model.config.embed_dim]
-    projection.weight.data[: len(filters)] = filters
-    _clear_bias(projection)
+    if projection is model.patch_embed.pixel_filters:  # behind other convolutions: as it is
+        width, channels, *kernel = projection.weight.shape
+        filters = cosine_filters(channels, (kernel[0], kernel[1]))[:width]
+        projection.weight.data[: len(filters)] = filters
+        _clear_bias(projection)
 
 
-def sincos_positions(grid: int, width: int) -> Weights:
-    """Sines and cosines of a square grid's columns, then rows: (grid * grid, width).
+def sincos_positions(grid: Size, width: int) -> Weights:
+    """Sines and cosines of a grid's columns, then rows: (rows * columns, width).
 
     Quarter of the width each: sin x, cos x, sin y, cos y, with frequencies 10000^(-i / (width/4))
     (Vaswani et al. 2017, section 3.5, once for each axis). Raises ValueError for a width that 4
@@ -64,28 +66,35 @@ def sincos_positions(grid: int, width: int) -> Weights:
     if width % 4:
         raise ValueError(f"[sincos_positions] expected a width that 4 divides, got {width}")
     frequencies = 10000.0 ** (-numpy.arange(width // 4) / (width // 4))
-    rows, columns = numpy.mgrid[:grid, :grid].reshape(2, -1, 1) * frequencies
+    rows, columns = numpy.indices(as_pair(grid)).reshape(2, -1, 1) * frequencies
     waves = [numpy.sin(columns), numpy.cos(columns), numpy.sin(rows), numpy.cos(rows)]
     return numpy.concatenate(waves, axis=1).astype(numpy.float32)
 
 
-def cosine_filters(channels: int, patch: int) -> Weights:
-    """An orthonormal basis of patches: (C*P*P, C, P, P), low frequencies of all colours first.
+def cosine_filters(channels: int, patch: Size) -> Weights:
+    """An orthonormal basis of patches: (C*P*Q, C, P, Q), low frequencies of all colours first.
 
     The two-dimensional type-II discrete cosine transform (Ahmed et al. 1974); the three channels
     of a colour image are first rotated to luminance, red against blue, and green against both.
     """
-    steps = numpy.arange(patch)
-    waves = numpy.cos(math.pi * (steps + 0.5) * steps[:, None] / patch) * math.sqrt(2 / patch)
-    waves[0] *= math.sqrt(0.5)
+    p, q = as_pair(patch)
+    down, right = numpy.indices((p, q)).reshape(2, -1)
     colours = numpy.eye(channels)
     if channels == 3:
         colours = numpy.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], float)
         colours /= numpy.linalg.norm(colours, axis=1, keepdims=True)
-    basis = numpy.einsum("cr,ui,vj->uvcrij", colours, waves, waves)
-    order = numpy.argsort((steps[:, None] + steps).ravel(), kind="stable")
-    basis = basis.reshape(patch * patch, channels, channels, patch, patch)[order]
-    return basis.reshape(-1, channels, patch, patch).astype(numpy.float32)
+    basis = numpy.einsum("cr,ui,vj->uvcrij", colours, _waves(p), _waves(q))
+    order = numpy.argsort(down * q + right * p, kind="stable")
+    basis = basis.reshape(p * q, channels, channels, p, q)[order]
+    return basis.reshape(-1, channels, p, q).astype(numpy.float32)
+
+
+def _waves(length: int) -> Weights:
+    """Orthonormal cosines, one a row, slowest first."""
+    steps = numpy.arange(length)
+    waves = numpy.cos(math.pi * (steps + 0.5) * steps[:, None] / length) * math.sqrt(2 / length)
+    waves[0] *= math.sqrt(0.5)
+    return waves
 
 
 def _start_mimetic(attention: Attention | WindowAttention, rng: Generator) -> None:

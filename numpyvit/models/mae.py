@@ -135,16 +135,16 @@ class MaskedAutoencoder(ImageModel):
     def patchify(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, N, P*P*C): (row, column, channel), other than a kernel's order."""
         b, c, h, w = images.shape
-        p = self.config.encoder.patch_size
-        x = images.reshape(b, c, h // p, p, w // p, p)
-        return x.permute(0, 2, 4, 3, 5, 1).reshape(b, -1, p * p * c)  # b (h w) (p q c)
+        p, q = self.config.encoder.patch_shape
+        x = images.reshape(b, c, h // p, p, w // q, q)
+        return x.permute(0, 2, 4, 3, 5, 1).reshape(b, -1, p * q * c)  # b (h w) (p q c)
 
     def unpatchify(self, patches: Tensor) -> Tensor:
         """(B, N, P*P*C) -> (B, C, H, W): the way back from `patchify`."""
         config = self.config.encoder
-        p, side = config.patch_size, config.image_size
-        x = patches.reshape(-1, side // p, side // p, p, p, config.in_channels)
-        return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, config.in_channels, side, side)
+        x = patches.reshape(-1, *config.grid, *config.patch_shape, config.in_channels)
+        x = x.permute(0, 5, 1, 3, 2, 4)  # b h w p q c -> b c h p w q
+        return x.reshape(-1, config.in_channels, *config.image_shape)
 
     def reconstruct(self, images: Tensor | Array, prediction: Tensor) -> Tensor:
         """A `prediction` of `images` as pictures (B, C, H, W), values as those of the images.
@@ -196,8 +196,7 @@ class MaskedAutoencoder(ImageModel):
 
 def _fixed_positions(config: ViTConfig) -> Parameter:
     """Sines and cosines (1, 1+N, D), zeros for the class token; not trained."""
-    grid = config.image_size // config.patch_size
-    patches = sincos_positions(grid, config.embed_dim)
+    patches = sincos_positions(config.grid, config.embed_dim)
     positions = Parameter(numpy.pad(patches, ((1, 0), (0, 0)))[None])
     positions.requires_grad = False
     return positions

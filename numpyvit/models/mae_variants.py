@@ -17,6 +17,8 @@ _ENCODER: dict[str, Any] = {
     "distillation_token": False,
     "num_registers": 0,
     "positions": "all",
+    "stem": "patches",  # others would show the encoder what is hidden
+    "pad": False,
     "pre_norm": False,
     "final_norm": True,
 }
@@ -86,6 +88,7 @@ class MAEConfig(ModelConfig):
 
     num_classes = 0
     image_size = property(lambda self: self.encoder.image_size)
+    image_shape = property(lambda self: self.encoder.image_shape)
     patch_size = property(lambda self: self.encoder.patch_size)
     in_channels = property(lambda self: self.encoder.in_channels)
     embed_dim = property(lambda self: self.encoder.embed_dim)

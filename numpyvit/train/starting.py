@@ -43,7 +43,7 @@ def new_model(config: RunConfig, data: Dataset) -> ImageModel:
     Raises ValueError where the images do not have the size that the model takes.
     """
     recipe, sizes = config.recipe, config.named_model()
-    expected = (sizes.in_channels, sizes.image_size, sizes.image_size)
+    expected = (sizes.in_channels, *sizes.image_shape)
     if data.image_shape != expected:
         raise ValueError(
             f"[train] expected images {expected} for {config.model}, got {data.image_shape}; "

@@ -17,7 +17,12 @@ from numpyvit.weights.torch_machine import Machine
 from numpyvit.weights.torch_pickle import unpickle
 from numpyvit.weights.torch_file import read_torch_legacy, read_torch_zip
 from numpyvit.weights.container import WeightFile, open_weights
-from numpyvit.weights.resizing import POSITION_RULES, resize_patch_kernel, resize_positions
+from numpyvit.weights.resizing import (
+    POSITION_RULES,
+    resize_patch_kernel,
+    resize_positions,
+    resized,
+)
 from numpyvit.weights import dialects
 from numpyvit.weights.assembling import assemble
 from numpyvit.weights.options import check_options
@@ -54,6 +59,7 @@ __all__ = [
     "recognize",
     "resize_patch_kernel",
     "resize_positions",
+    "resized",
     "shown",
     "unpickle",
     "write_safetensors",

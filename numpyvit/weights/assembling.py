@@ -11,7 +11,7 @@ import numpy
 from numpy.typing import NDArray
 
 from numpyvit.models import VisionTransformer, ViTConfig
-from numpyvit.nn import init
+from numpyvit.nn import Size, init
 from numpyvit.weights.dialects import Entry
 from numpyvit.weights.resizing import resize_patch_kernel, resize_positions
 from numpyvit.weights.stored import WeightFileError
@@ -43,7 +43,7 @@ class Parts:
     resizing: str = "timm"
     problems: list[str] = dataclasses.field(default_factory=list)
     report: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    usual_size: int = 0
+    usual_size: Size = 0
     has_sines: bool = False
 
     def __post_init__(self) -> None:
@@ -74,11 +74,11 @@ def assemble(
         state[name] = parts.entries[name].read(dtype)
     state["pos_embed"] = _positions(parts, config, state, dtype)
     kernel = "patch_embed.proj.weight"
-    if config.patch_size != parts.config.patch_size:
-        side = config.patch_size
-        state[kernel] = resize_patch_kernel(state[kernel], (side, side), parts.resizing)
-        old = parts.config.patch_size
-        parts.report.append(("resized", f"the patch kernel, from {old} to {side} pixels"))
+    old, new = parts.config.patch_shape, config.patch_shape
+    if old != new:
+        state[kernel] = resize_patch_kernel(state[kernel], new, parts.resizing)
+        text = f"the patch kernel, from {parts.config.patch_size} to {config.patch_size} pixels"
+        parts.report.append(("resized", text))
     _warn_of_what_is_not_finite(parts, state)
     model.load_state_dict(state, assign=True)
     return model
@@ -133,12 +133,11 @@ def _check(parts: Parts, config: ViTConfig, own: Mapping[str, tuple[int, ...]]) 
     entries, problems = parts.entries, list(parts.problems)
     for name, shape in own.items():
         if name == "pos_embed":
-            grid = parts.config.image_size // parts.config.patch_size
-            shape = (1, parts.first_positions + grid * grid, config.embed_dim)
+            shape = (1, parts.first_positions + parts.config.num_patches, config.embed_dim)
             if name not in entries and parts.has_sines:
                 continue
-        elif name == "patch_embed.proj.weight":
-            shape = (*shape[:2], parts.config.patch_size, parts.config.patch_size)
+        elif name == "patch_embed.proj.weight" and config.stem == "patches":
+            shape = (*shape[:2], *parts.config.patch_shape)
         if name not in entries:
             if not any(problem.startswith(f"{name}: ") for problem in parts.problems):
                 # How many positions there were is a guess where there are none.
@@ -177,34 +176,32 @@ def _advice(problems: list[str]) -> str:
 
 def _positions(parts: Parts, config: ViTConfig, state: dict[str, Array], dtype: str) -> Array:
     """The position embedding for the model's grid; what is folded is added to `state`."""
-    side = config.image_size // config.patch_size
     if "pos_embed" not in parts.entries:
         parts.report.append(("positions", "sines and cosines, as the file has none (big_vision)"))
-        return big_vision_positions(side, config.embed_dim).astype(dtype)[None]
+        return big_vision_positions(config.grid, config.embed_dim).astype(dtype)[None]
     positions, first = parts.entries["pos_embed"].read(dtype), parts.first_positions
     if parts.is_folded:
         for row, name in enumerate(("cls_token", "dist_token")[:first]):
             state[name] = state[name] + positions[:, row : row + 1]
         positions, first = numpy.ascontiguousarray(positions[:, first:]), 0
         parts.report.append(("positions", "those of the first tokens were added to the tokens"))
-    old = parts.config.image_size // parts.config.patch_size
-    if old == side:
+    old, new = parts.config.grid, config.grid
+    if old == new:
         return positions
-    parts.report.append(
-        ("resized", f"positions, from {old} x {old} to {side} x {side} patches ({parts.resizing})")
-    )
-    return resize_positions(positions, first, (side, side), parts.resizing)
+    sizes = f"from {old[0]} x {old[1]} to {new[0]} x {new[1]} patches"
+    parts.report.append(("resized", f"positions, {sizes} ({parts.resizing})"))
+    return resize_positions(positions, first, new, parts.resizing, old_grid=old)
 
 
-def big_vision_positions(grid: int, width: int) -> Array:
-    """Sines and cosines (grid * grid, width) of columns, then rows, float64.
+def big_vision_positions(grid: tuple[int, int], width: int) -> Array:
+    """Sines and cosines (rows * columns, width) of columns, then rows, float64.
 
     `sincos2d` of big_vision, whose frequencies are 10000^(-i / (width/4 - 1)); MAE's lack the -1.
     """
     if width % 4 or width < 8:
         raise ValueError(f"[load_pretrained] expected a width that 4 divides, got {width}")
     frequencies = 10000.0 ** (-numpy.arange(width // 4) / (width // 4 - 1))
-    rows, columns = numpy.mgrid[:grid, :grid].reshape(2, -1, 1) * frequencies
+    rows, columns = numpy.indices(grid).reshape(2, -1, 1) * frequencies
     waves = [numpy.sin(columns), numpy.cos(columns), numpy.sin(rows), numpy.cos(rows)]
     return numpy.concatenate(waves, axis=1)
 

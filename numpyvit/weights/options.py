@@ -10,6 +10,7 @@ from numpyvit.models import ViTConfig
 # Fields that arrays alone decide: with another value, some have no place or are missing.
 _DECIDED = (
     "in_channels",
+    "stem",
     "embed_dim",
     "depth",
     "qkv_bias",
@@ -47,6 +48,9 @@ def _contradicting(config: ViTConfig, options: Mapping[str, Any], new_head: bool
             yield name
     # Another patch_size goes with another image_size, which is none of the options.
     asked = config.replace(**{name: options[name] for name in options if name != "patch_size"})
+    patch = options.get("patch_size", config.patch_size)
+    if config.stem != "patches" and patch != config.patch_size:
+        yield "patch_size"
     if asked.distillation_head != config.distillation_head and not new_head:
         yield "distillation_head"
     if asked.mlp_dim != config.mlp_dim:

@@ -20,6 +20,7 @@ from numpyvit.models import (
     ViTConfig,
     load_model,
 )
+from numpyvit.nn import Size
 from numpyvit.weights.assembling import Parts, assemble
 from numpyvit.weights.container import WeightFile, open_weights
 from numpyvit.weights.dialects import (
@@ -78,7 +79,7 @@ class Pretrained:
 def load_pretrained(
     path: PathLike,
     *,
-    image_size: int | None = None,
+    image_size: Size | None = None,
     num_classes: int | None = None,
     seed: int = 0,
     dtype: str = "float32",
@@ -143,7 +144,7 @@ def _prepared_by(rule: Preprocessing, found: Pretrained) -> Pretrained:
 
 def _load(
     file: WeightFile,
-    sizes: Mapping[str, int],
+    sizes: Mapping[str, Any],
     overrides: Mapping[str, Any],
     seed: int,
     dtype: str,
@@ -259,7 +260,8 @@ def _foreign(file: WeightFile, asked: Mapping[str, Any]) -> _Source:
     )
     explicit = file.preprocessor is not None or config.image_size == _DINOV2_SIZE
     side = preprocessing.size
-    fits = side % config.patch_size == 0 and (side // config.patch_size) ** 2 <= _MOST_PATCHES
+    p, q = config.patch_shape
+    fits = side % p == side % q == 0 and (side // p) * (side // q) <= _MOST_PATCHES
     if family.any_size and explicit and side != config.image_size and fits:
         parts.usual_size = side
         report.append(("images", f"taken as {side} x {side} pixels, as in the family's evaluation"))

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from numpyvit.backend import suggest
+from numpyvit.backend import suggest, to_device, to_numpy
 from numpyvit.data.resample import resize_matrix
+from numpyvit.models import VisionTransformer
+from numpyvit.nn import Size, init
 
 Array = NDArray[Any]
 
@@ -87,6 +89,26 @@ def resize_positions(
     )
     patches = resized.transpose(1, 2, 0).reshape(1, grid[0] * grid[1], -1)  # d r c -> 1 (r c) d
     return np.concatenate([prefix, patches.astype(positions.dtype)], axis=1)
+
+
+def resized(model: VisionTransformer, image_size: Size, rule: str = "timm") -> VisionTransformer:
+    """The model for images of another size, (height, width) or the side of a square.
+
+    Learned positions are interpolated by `rule`, one of POSITION_RULES; all other arrays are those
+    of `model`, not copies. Raises ValueError for a size that cannot be, and for a model with arrays
+    that depend on the size in another way.
+    """
+    old, new = model.config, model.config.replace(image_size=image_size)
+    with init.undrawn():
+        other = type(model)(new).to(model.dtype, model.device).train(model.training)
+    state = model.state_dict()
+    if model.pos_embed is not None:
+        first = old.num_positions - old.num_patches
+        positions = to_numpy(model.pos_embed.data)
+        positions = resize_positions(positions, first, new.grid, rule, old_grid=old.grid)
+        state["pos_embed"] = to_device(positions, model.device)
+    other.load_state_dict(state, assign=True)
+    return other
 
 
 def resize_patch_kernel(weight: Array, size: tuple[int, int], rule: str = "timm") -> Array:

@@ -337,7 +337,7 @@ def test_images_of_another_dtype_are_refused(kind: str) -> None:
         ),
         ({"depth": 2.0}, "expected a whole number as depth, got 2.0"),
         ({"num_classes": "10"}, "expected a whole number as num_classes, got '10'"),
-        ({"patch_size": True}, "expected a whole number as patch_size, got True"),
+        ({"patch_size": True}, "expected a whole number, or .*, as patch_size, got True"),
         ({"mlp_ratio": "4"}, "expected a finite number as mlp_ratio, got '4'"),
         ({"mlp_ratio": float("inf")}, "expected a finite number as mlp_ratio, got inf"),
         ({"qkv_bias": 1}, "expected True or False as qkv_bias, got 1"),

@@ -23,6 +23,8 @@ from numpyvit.weights.dialects.torchvision import TORCHVISION
 State = dict[str, NDArray[Any]]
 
 _PLAIN: dict[str, tuple[Any, ...]] = {
+    "stem": ("patches",),
+    "pad": (False,),
     "patch_bias": (True,),
     "qk_norm": (False,),
     "pre_norm": (False,),
