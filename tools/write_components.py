@@ -62,7 +62,9 @@ CASES = (
     Case(BASE, "the tiny ViT as it is"),
     changed("pooling-avg", "mean pooling, no class token", "pooling=avg", "class_token=false"),
     changed("pooling-map", "attention pooling of a learned query (MAP)", "pooling=map"),
-    changed("mlp-swiglu", "SwiGLU, of the same size", "mlp=swiglu", "mlp_ratio=2.667"),
+    changed(
+        "mlp-swiglu", "SwiGLU, of the same size", "mlp=swiglu", "activation=silu", "mlp_ratio=2.667"
+    ),
     changed("tokens-registers", "4 registers", "num_registers=4"),
     changed("pooling-token-avg", "class token and mean, joined", "pooling=token_avg"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from numpyvit.models.base import ImageModel, ModelConfig, ViTOutput
 from numpyvit.models.config import ViTConfig
 from numpyvit.models import components
+from numpyvit.models import costs
 from numpyvit.models.vit import VisionTransformer
 from numpyvit.models.swin import SwinConfig, SwinTransformer
 from numpyvit.models.swin_variants import SWIN_VARIANTS
@@ -16,7 +17,6 @@ from numpyvit.models.initialization import (
 )
 from numpyvit.models.mae_variants import MAE_VARIANTS, MAEConfig
 from numpyvit.models.mae import MAEOutput, MaskedAutoencoder
-from numpyvit.models import costs
 from numpyvit.models.families import (
     FAMILIES,
     build_model,

@@ -109,6 +109,10 @@ class ViTConfig(ModelConfig):
         self._check_shares(("dropout", "attention_dropout", "drop_path"))
         self._check_not_negative(("num_classes", "num_registers", "layer_scale", "pre_logits"))
         self._check_names(CHOICES)
+        if self.mlp == "swiglu" and self.activation != "silu":
+            raise ValueError(
+                f"[ViTConfig] expected activation='silu' with mlp='swiglu', got {self.activation!r}"
+            )
         self._check_tokens()
 
     def _check_patches(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from numpyvit.backend import suggest
 from numpyvit.models.base import ModelConfig
 from numpyvit.models.config import ViTConfig
+from numpyvit.models.costs import count_block_multiply_adds
 
 # What the encoder of a MAE is like, and nothing else.
 _ENCODER: dict[str, Any] = {
@@ -82,6 +83,8 @@ class MAEConfig(ModelConfig):
             num_heads=self.decoder_num_heads,
             mlp_ratio=self.decoder_mlp_ratio,
             qkv_bias=self.encoder.qkv_bias,
+            block=self.encoder.block,
+            norm=self.encoder.norm,
             activation=self.encoder.activation,
             norm_eps=self.encoder.norm_eps,
         )
@@ -159,14 +162,8 @@ def count_mae_multiply_adds(config: MAEConfig) -> int:
     pixels, seen = encoder.patch_values, 1 + config.num_visible
     return (
         config.num_patches * pixels * encoder.embed_dim
-        + _blocks(encoder, seen)
+        + encoder.depth * count_block_multiply_adds(encoder, seen)
         + seen * encoder.embed_dim * decoder.embed_dim
-        + _blocks(decoder, decoder.num_tokens)
+        + decoder.depth * count_block_multiply_adds(decoder, decoder.num_tokens)
         + decoder.num_tokens * decoder.embed_dim * pixels
     )
-
-
-def _blocks(config: ViTConfig, tokens: int) -> int:
-    d, m = config.embed_dim, config.mlp_dim
-    matrices = 3 if config.mlp == "swiglu" else 2
-    return config.depth * (tokens * (4 * d * d + matrices * d * m) + 2 * tokens * tokens * d)

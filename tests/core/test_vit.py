@@ -93,7 +93,8 @@ def test_the_variants_have_the_published_numbers_of_parameters(name: str, count:
         {"num_classes": 0, "head_norm": True, "final_norm": False},
         {"class_token": False, "pooling": "map", "positions": "patches", "qk_norm": True},
         {"distillation_token": True, "distillation_head": True, "num_registers": 2},
-        {"pooling": "token_avg", "pre_logits": 7, "mlp": "swiglu", "layer_scale": 0.1},
+        {"mlp": "swiglu", "activation": "silu", "layer_scale": 0.1},
+        {"pooling": "token_avg", "pre_logits": 7},
         {"pre_norm": True, "patch_bias": False},
     ],
 )
@@ -107,7 +108,7 @@ def test_multiply_adds_are_counted_for_every_part() -> None:
         return count_multiply_adds(SMALL.replace(**overrides)) - count_multiply_adds(SMALL)
 
     d, m, n = 12, 48, 5
-    assert more(mlp="swiglu") == 3 * n * d * m
+    assert more(mlp="swiglu", activation="silu") == 3 * n * d * m
     assert more(pre_logits=7) == d * 7 + 7 * 5 - d * 5
     assert more(pooling="token_avg") == d * 5
     patches = 4  # which the pool reads alone
@@ -350,6 +351,7 @@ def test_images_of_another_dtype_are_refused(kind: str) -> None:
         ({"pre_logits": -8}, "expected pre_logits >= 0, got -8"),
         ({"pooling": "maps"}, "unknown pooling 'maps'; did you mean 'map'"),
         ({"positions": "al"}, "unknown positions 'al'; did you mean 'all'"),
+        ({"mlp": "swiglu"}, "expected activation='silu' with mlp='swiglu', got 'gelu'"),
         ({"mlp": "swigl"}, "unknown mlp 'swigl'; did you mean 'swiglu'"),
         ({"class_token": False}, "expected class_token=True with pooling='token', got False"),
         (

@@ -47,6 +47,18 @@ def test_any_number_of_workers_gives_the_same_bits(workers, overrides, batch):
         assert_same(run(model, batch, workers, micro_batch=3), expected)
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"block": "post_norm", "pooling": "max"},
+        {"block": "parallel_things", "norm": "layer", "pooling": "score"},
+    ],
+)
+def test_other_parts_give_the_same_bits_too(parts, batch):
+    model = tiny_model(**parts, **DROPOUT)
+    assert_same(run(model, batch, 2), run(model, batch))
+
+
 def test_the_seed_the_step_and_the_micro_batch_decide_what_is_dropped(batch):
     model = tiny_model(**DROPOUT)
     results = [run(model, batch, seed=seed) for seed in [(0, 0), (0, 1), (1, 0), (1, 1)]]

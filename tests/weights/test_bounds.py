@@ -209,7 +209,7 @@ def test_a_type_that_is_no_float_is_refused(path, state, dtype):
         {"qkv_bias": False},
         {"class_token": False},
         {"num_registers": 2},
-        {"mlp": "swiglu"},
+        {"mlp": "swiglu", "activation": "silu"},
         {"mlp_ratio": 2.0},
         {"layer_scale": 0.1},
         {"pooling": "map"},
