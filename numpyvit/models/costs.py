@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from numpy.random import default_rng
 
-from numpyvit.models.components import STEMS
-from numpyvit.models.components import BLOCKS
+from numpyvit.models.components import BLOCKS, STEMS
 from numpyvit.models.config import ViTConfig
 from numpyvit.nn import init
 
