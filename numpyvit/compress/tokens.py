@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from numpyvit import functional
@@ -131,19 +131,28 @@ class ShortenedTransformer(VisionTransformer):
         Merged ones are put back, each wherever one of its tokens was, unless only `keep` are read:
         pooling then weighs them by their size. Maps and hidden states are of what there was.
         """
-        x = self.forward_embedding(self._as_input(images))
-        tokens = Tokens(x, self.config.num_prefix_tokens)
-        if hidden_states is not None:
-            hidden_states.append(x)
-        for number in range(len(self.blocks)):
-            last = number == len(self.blocks) - 1
-            tokens = self._forward_block(number, tokens, maps, keep if last else None)
+        for tokens in self.stages(images, maps, keep):
             if hidden_states is not None:
                 hidden_states.append(tokens.x)
         x = self.norm(tokens.x)
         if keep is None and tokens.places is not None:
             return functional.take_along(x, tokens.places)
         return x
+
+    def stages(
+        self,
+        images: Tensor | Array,
+        maps: list[Tensor] | None = None,
+        keep: int | None = None,
+    ) -> Iterator[Tokens]:
+        """The tokens before the first block and after each, with who went where."""
+        x = self.forward_embedding(self._as_input(images))
+        tokens = Tokens(x, self.config.num_prefix_tokens)
+        yield tokens
+        last = len(self.blocks) - 1
+        for number in range(len(self.blocks)):
+            tokens = self._forward_block(number, tokens, maps, keep if number == last else None)
+            yield tokens
 
     def _forward_block(
         self, number: int, tokens: Tokens, maps: list[Tensor] | None, keep: int | None
