@@ -23,6 +23,7 @@ from numpyvit.cli import features
 from numpyvit.cli import inspect
 from numpyvit.cli import convert
 from numpyvit.cli import models
+from numpyvit.cli import recipes
 from numpyvit.cli import bench
 from numpyvit.cli.app import main
 
@@ -46,6 +47,7 @@ __all__ = [
     "predict",
     "prepared",
     "progress",
+    "recipes",
     "run_data",
     "train",
     "train_options",

@@ -19,6 +19,7 @@ from numpyvit.cli import (
     models,
     parsing,
     predict,
+    recipes,
     train,
 )
 
@@ -45,6 +46,7 @@ COMMANDS: dict[str, ModuleType] = {
     "inspect": inspect,
     "convert": convert,
     "models": models,
+    "recipes": recipes,
     "bench": bench,
 }
 

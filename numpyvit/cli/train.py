@@ -189,6 +189,7 @@ def _plan(trainer: Trainer) -> str:
                 f"{config.recipe_name}: {_epochs(r.epochs)}{begun}, batch {r.batch_size}, learning "
                 f"rate {r.lr:g} ({r.schedule}), weight decay {r.weight_decay:g}",
             ),
+            *((name, ", ".join(words)) for name, words in r.describe().items() if words),
             ("device", f"{config.device}, workers {trainer.pool.workers}, seed {config.seed}"),
             ("folder", str(trainer.folder.path)),
         ],

@@ -20,7 +20,9 @@ from numpyvit.weights import Pretrained
 
 # Options that change the recipe, by the name of its field.
 RECIPE_OPTIONS = (
-    *("epochs", "batch_size", "lr", "layer_decay", "weight_decay", "label_smoothing", "dropout"),
+    *("epochs", "batch_size", "lr", "layer_decay", "weight_decay", "clip_norm"),
+    *("mixup", "cutmix", "randaugment", "random_erasing", "repeats"),
+    *("label_smoothing", "dropout", "drop_path", "ema_decay"),
 )
 
 # Options that say how weights are used, by their names in the namespace.
@@ -73,6 +75,9 @@ def add_options(parser: parsing.Parser) -> None:
     )
     _add_tuning_options(parser.add_argument_group("fine-tuning"))
     _add_recipe_options(parser.add_argument_group("recipe"))
+    _add_augmentation_options(
+        parser.add_argument_group("recipe: against overfitting", "0 is off (1 of --repeats)")
+    )
     _add_run_options(parser.add_argument_group("run"))
 
 
@@ -105,7 +110,7 @@ def _add_recipe_options(group: Any) -> None:
     group.add_argument(
         "--recipe",
         metavar="NAME",
-        help=f"where the settings below come from: {', '.join(RECIPES)}; without it the one named "
+        help="where these come from, one that `numpyvit recipes` lists; without it the one named "
         "after the data, else default; with --weights finetune, or probe for --tune head",
     )
     group.add_argument("--epochs", metavar="N", type=parsing.positive, help="passes over the data")
@@ -119,10 +124,66 @@ def _add_recipe_options(group: Any) -> None:
     )
     group.add_argument("--weight-decay", metavar="X", type=parsing.real, help="of AdamW")
     group.add_argument(
-        "--label-smoothing", metavar="X", type=parsing.share, help="0 to below 1; 0 for none"
+        "--clip-norm",
+        metavar="X",
+        type=parsing.real,
+        help="longest gradient, all weights together; 0 for any",
+    )
+
+
+def _add_augmentation_options(group: Any) -> None:
+    group.add_argument(
+        "--mixup",
+        metavar="X",
+        type=parsing.real,
+        help="blend two pictures and their labels; the share is drawn from Beta(X, X); often 0.8",
+    )
+    group.add_argument(
+        "--cutmix",
+        metavar="X",
+        type=parsing.real,
+        help="paste a part of one picture into another; its area from Beta(X, X); often 1",
+    )
+    group.add_argument(
+        "--randaugment",
+        metavar="X",
+        type=parsing.real,
+        help="two random changes a picture, of strength X up to 10; often 9",
+    )
+    group.add_argument(
+        "--random-erasing",
+        metavar="X",
+        type=parsing.share,
+        help="the share of the pictures that lose a rectangle; often 0.25",
+    )
+    group.add_argument(
+        "--repeats",
+        metavar="N",
+        type=parsing.positive,
+        help="show one picture in N an epoch, each N times, every time changed anew; often 3",
+    )
+    group.add_argument(
+        "--label-smoothing",
+        metavar="X",
+        type=parsing.share,
+        help="the share of a label that goes to all classes alike; often 0.1",
     )
     group.add_argument(
         "--dropout", metavar="X", type=parsing.share, help="on hidden states and attention"
+    )
+    group.add_argument(
+        "--drop-path",
+        metavar="X",
+        type=parsing.share,
+        help="how often a picture skips a part of the last block; less often below; often 0.1",
+    )
+    group.add_argument(
+        "--ema",
+        dest="ema_decay",
+        metavar="X",
+        type=parsing.share,
+        help="keep a moving average of the weights, which is validated, saved and used; a step "
+        "leaves X of it: 0.99 to 0.9999",
     )
 
 

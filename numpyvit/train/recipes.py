@@ -120,17 +120,18 @@ class Recipe:
     @property
     def augmentation(self) -> list[str]:
         """What is done to the training pictures, in words."""
-        mixed = [f"{name} {getattr(self, name):g}" for name in ("mixup", "cutmix")]
+        mixed = " or ".join(
+            f"{name} {getattr(self, name):g}" for name in ("mixup", "cutmix") if getattr(self, name)
+        )
         if self.mixing_probability < 1:
-            mixed = [f"{words} ({self.mixing_probability:g} of the batches)" for words in mixed]
+            mixed += f" in {self.mixing_probability:.0%} of the batches"
         words = {
             "flips": self.flip,
             f"crops from a border of {self.crop_padding}": self.crop_padding,
             f"resized crops of {self.crop_scale:g} or more": self.crop_scale < 1,
             f"RandAugment {self.randaugment:g}": self.randaugment,
             f"random erasing {self.random_erasing:g}": self.random_erasing,
-            mixed[0]: self.mixup,
-            mixed[1]: self.cutmix,
+            mixed: self.mixup or self.cutmix,
             f"each picture {self.repeats} times": self.repeats > 1,
         }
         return [text for text, is_on in words.items() if is_on]
@@ -141,6 +142,10 @@ class Recipe:
         names = ("label_smoothing", "dropout", "drop_path", "clip_norm", "ema_decay")
         values = {name: getattr(self, name) for name in names}
         return [f"{name.replace('_', ' ')} {value:g}" for name, value in values.items() if value]
+
+    def describe(self) -> dict[str, list[str]]:
+        """Both of these by their names."""
+        return {"augmentation": self.augmentation, "regularization": self.regularization}
 
     def replace(self, **overrides: Any) -> Recipe:
         """A copy with some fields changed; ValueError that suggests a name for an unknown one."""

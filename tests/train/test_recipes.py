@@ -209,8 +209,7 @@ def test_every_part_that_is_asked_for_is_said_in_words():
         "resized crops of 0.5 or more",
         "RandAugment 9",
         "random erasing 0.25",
-        "mixup 1 (0.5 of the batches)",
-        "cutmix 1 (0.5 of the batches)",
+        "mixup 1 or cutmix 1 in 50% of the batches",
         "each picture 3 times",
     ]
     assert settings.regularization == ["label smoothing 0.1", "drop path 0.1", "ema decay 0.99"]
