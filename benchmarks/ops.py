@@ -140,7 +140,7 @@ def cases() -> dict[str, Case]:
             heads,
         ),
         "packed_attention": Case(
-            lambda qkv: f.packed_attention(qkv, 4),
+            lambda qkv: f.packed_attention(qkv, num_heads=4),
             composed_packed_attention,
             _torch_packed_attention,
             [normal(32, 65, 144)],

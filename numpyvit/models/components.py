@@ -33,8 +33,11 @@ from numpyvit.nn import (
     PatchEmbed,
     Positions,
     PostNormBlock,
+    RelativePositions,
     ResPostBlock,
+    RotaryPositions,
     ScorePool,
+    SincosPositions,
     Size,
     Stem,
     SwiGLU,
@@ -61,6 +64,7 @@ def attention(config: ViTConfig, rng: Generator) -> Attention:
         config.num_heads,
         qkv_bias=config.qkv_bias,
         qk_norm=norm(config) if config.qk_norm else None,
+        positions=POSITIONS[config.positions](config).in_attention(rng),
         attention_dropout=config.attention_dropout,
         dropout=config.dropout,
         rng=rng,
@@ -97,10 +101,19 @@ STEMS: dict[str, Callable[[ViTConfig, Generator], Stem]] = {
     "hybrid": lambda config, rng: HybridStem(*_sizes(config), pad=config.pad, rng=rng),
 }
 
-# Learned ones, for "all" tokens or for "patches" alone, before the others are put in front.
+# Learned ones, for "all" tokens or for "patches" alone, before the others are put in front; none;
+# fixed waves in both published forms; what attention adds to scores by offset; queries and keys
+# that are turned.
 POSITIONS: dict[str, Callable[[ViTConfig], Positions]] = {
     "all": lambda config: LearnedPositions(config.num_positions, config.embed_dim),
     "patches": lambda config: LearnedPatchPositions(config.num_positions, config.embed_dim),
+    "none": lambda config: Positions(),
+    "sincos": lambda config: SincosPositions(config.grid, config.embed_dim, "big_vision"),
+    "sincos_mae": lambda config: SincosPositions(config.grid, config.embed_dim, "mae"),
+    "relative": lambda config: RelativePositions(
+        config.grid, config.num_heads, config.num_prefix_tokens
+    ),
+    "rotary": lambda config: RotaryPositions(config.grid, config.embed_dim // config.num_heads),
 }
 
 

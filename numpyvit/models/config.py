@@ -12,7 +12,7 @@ from numpyvit.nn.patch import Pair, Size, as_pair
 # The names of the rows of the tables in `components.py`.
 CHOICES: dict[str, tuple[str, ...]] = {
     "stem": ("patches", "overlapping", "convolutions", "hybrid"),
-    "positions": ("all", "patches"),
+    "positions": ("all", "patches", "none", "sincos", "sincos_mae", "relative", "rotary"),
     "block": ("pre_norm", "post_norm", "res_post_norm", "parallel", "parallel_things"),
     "norm": ("layer",),
     "mlp": ("mlp", "swiglu"),
@@ -174,8 +174,8 @@ class ViTConfig(ModelConfig):
 
     @property
     def num_positions(self) -> int:
-        """Tokens that have a position."""
-        return self.num_tokens if self.positions == "all" else self.num_patches
+        """Tokens that have a learned position."""
+        return {"all": self.num_tokens, "patches": self.num_patches}.get(self.positions, 0)
 
     @property
     def pooled_dim(self) -> int:

@@ -27,7 +27,18 @@ from numpyvit.nn.stems import (
     OverlappingPatchEmbed,
     StandardizedConv2d,
 )
-from numpyvit.nn.positions import LearnedPatchPositions, LearnedPositions, Positions
+from numpyvit.nn.positions import (
+    AttentionPositions,
+    LearnedPatchPositions,
+    LearnedPositions,
+    Positions,
+    RelativeBias,
+    RelativePositions,
+    Rotary,
+    RotaryPositions,
+    SincosPositions,
+    sincos_positions,
+)
 from numpyvit.nn.attention import Attention, AttentionHead, HeadwiseAttention, check_heads
 from numpyvit.nn.local import LocalAttention, Locality
 from numpyvit.nn.block import (
@@ -62,6 +73,7 @@ __all__ = [
     "Attention",
     "AttentionHead",
     "AttentionPool",
+    "AttentionPositions",
     "Block",
     "Bottleneck",
     "ClassAndMeanPool",
@@ -95,8 +107,13 @@ __all__ = [
     "PatchMerging",
     "Positions",
     "PostNormBlock",
+    "RelativeBias",
+    "RelativePositions",
     "ResPostBlock",
+    "Rotary",
+    "RotaryPositions",
     "ScorePool",
+    "SincosPositions",
     "Size",
     "StandardizedConv2d",
     "Stem",
@@ -112,5 +129,6 @@ __all__ = [
     "inverse_order",
     "merging_order",
     "rearrange",
+    "sincos_positions",
     "use_generator",
 ]

@@ -9,6 +9,7 @@ from numpy.random import Generator, default_rng
 from numpyvit import functional
 from numpyvit.nn.basic import Dropout, Identity, Linear, Norm, check_positive
 from numpyvit.nn.module import Module
+from numpyvit.nn.positions import AttentionPositions
 from numpyvit.nn.randomness import current_generator
 from numpyvit.tensor import Tensor
 
@@ -19,6 +20,7 @@ class Attention(Module):
     `qkv.weight` (3*dim, dim) holds the rows of all query heads, then of all key heads, then of all
     value heads; `proj` mixes the heads' outputs. With `qk_norm`, a kind of norm, the queries and
     keys of every head are normalised (Dehghani et al. 2023, section 2.1), each in a head's width.
+    `positions` tells it where tokens lie; timm's name for it is `rel_pos`.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class Attention(Module):
         *,
         qkv_bias: bool = True,
         qk_norm: Norm | None = None,
+        positions: AttentionPositions | None = None,
         attention_dropout: float = 0.0,
         dropout: float = 0.0,
         rng: Generator | None = None,
@@ -39,6 +42,7 @@ class Attention(Module):
         self.qk_norm = qk_norm is not None
         self.q_norm = qk_norm(dim // num_heads) if qk_norm else Identity()
         self.k_norm = qk_norm(dim // num_heads) if qk_norm else Identity()
+        self.rel_pos = positions or AttentionPositions()
         self.attention_drop = Dropout(attention_dropout)
         self.proj = Linear(dim, dim, rng=rng)
         self.proj_drop = Dropout(dropout)
@@ -52,25 +56,39 @@ class Attention(Module):
         """
         p = self.attention_drop.p if self.training else 0.0
         rng = current_generator() if p else None
-        qkv = self.qkv(x)
+        qkv, bias = self.qkv(x), self.rel_pos.bias()
         if maps is None and not self.qk_norm:
-            y = functional.packed_attention(qkv, self.num_heads, p, rng, keep)
+            y = functional.packed_attention(
+                self.rel_pos.turn(qkv, 2 * self.num_heads),  # those of queries and of keys
+                None if bias is None else bias[:, :keep],
+                num_heads=self.num_heads,
+                dropout=p,
+                rng=rng,
+                num_queries=keep,
+            )
         else:
-            y = self._by_heads(qkv, maps, p, rng)[:, :keep]
+            y = self._by_heads(qkv, bias, maps, p, rng)[:, :keep]
         return self.proj_drop(self.proj(y))
 
     def _by_heads(
-        self, qkv: Tensor, maps: list[Tensor] | None, p: float, rng: Generator | None
+        self,
+        qkv: Tensor,
+        bias: Tensor | None,
+        maps: list[Tensor] | None,
+        p: float,
+        rng: Generator | None,
     ) -> Tensor:
         """The same step by step, so that there are weights to look at and heads to normalise."""
         b, n, width = qkv.shape
         heads = qkv.reshape(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # 3 b h n k
-        q, k, v = self.q_norm(heads[0]), self.k_norm(heads[1]), heads[2]
+        q = self.rel_pos.turn(self.q_norm(heads[0]), 1)
+        k = self.rel_pos.turn(self.k_norm(heads[1]), 1)
+        v = heads[2]
         if maps is None:
-            y = functional.scaled_dot_product_attention(q, k, v, dropout_p=p, rng=rng)
+            y = functional.scaled_dot_product_attention(q, k, v, bias, dropout_p=p, rng=rng)
         else:
             y, weights = functional.scaled_dot_product_attention(
-                q, k, v, dropout_p=p, rng=rng, return_weights=True
+                q, k, v, bias, dropout_p=p, rng=rng, return_weights=True
             )
             maps.append(weights)
         return y.transpose(1, 2).reshape(b, n, width // 3)  # b h n k -> b n (h k)

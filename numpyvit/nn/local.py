@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Self
 import numpy
 from numpy.random import Generator
 
-from numpyvit import functional
 from numpyvit.backend import suggest
 from numpyvit.nn.attention import Attention
 from numpyvit.nn.basic import check_positive
@@ -126,32 +125,21 @@ class LocalAttention(Attention):
             return super().forward(x, None, keep)  # these look at all tokens anyway
         p = self.attention_drop.p if self.training else 0.0
         rng = current_generator() if p else None
-        qkv = self.qkv(x)
-        if maps is None and not self.qk_norm:
+        qkv, bias = self.qkv(x), self.rel_pos.bias()
+        if maps is None and not self.qk_norm and bias is None:
             grid, tiles = self.locality.grid, self.locality.tiles
+            qkv = self.rel_pos.turn(qkv, 2 * self.num_heads)
             y = local_attention(qkv, self.num_heads, grid, tiles, p, rng)
         else:
-            y = self._masked(qkv, front, maps, p, rng)
+            mask = self._mask(qkv, front)
+            y = self._by_heads(qkv, mask if bias is None else bias + mask, maps, p, rng)
         return self.proj_drop(self.proj(y if keep is None else y[:, :keep]))
 
-    def _masked(
-        self, qkv: Tensor, front: int, maps: list[Tensor] | None, p: float, rng: Generator | None
-    ) -> Tensor:
-        """The scores of all tokens, and a mask on them: (B, N, dim)."""
-        b, n, width = qkv.shape
-        heads = qkv.reshape(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # 3 b h n k
-        q, k, v = self.q_norm(heads[0]), self.k_norm(heads[1]), heads[2]
-        mask = numpy.zeros((n, n), qkv.dtype)
+    def _mask(self, like: Tensor, front: int) -> Tensor:
+        """What is added to the scores of all tokens, (N, N)."""
+        mask = numpy.zeros((like.shape[1],) * 2, like.dtype)
         mask[front:, front:][~self.locality.allowed] = FORBIDDEN
-        bias = Tensor(mask).to(qkv.device)
-        if maps is None:
-            y = functional.scaled_dot_product_attention(q, k, v, bias, dropout_p=p, rng=rng)
-        else:
-            y, weights = functional.scaled_dot_product_attention(
-                q, k, v, bias, dropout_p=p, rng=rng, return_weights=True
-            )
-            maps.append(weights)
-        return y.transpose(1, 2).reshape(b, n, width // 3)  # b h n k -> b n (h k)
+        return Tensor(mask).to(like.device)
 
     def extra_repr(self) -> str:
         """Heads, and who looks at whom."""

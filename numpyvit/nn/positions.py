@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from numpy.random import Generator
+import functools
+
+import numpy
+from numpy.random import Generator, default_rng
 
 from numpyvit import functional
+from numpyvit.backend import Array, to_device
 from numpyvit.nn import init
 from numpyvit.nn.module import Module, Parameter
-from numpyvit.tensor import Tensor
+from numpyvit.ops import windows as ops
+from numpyvit.tensor import Tensor, differentiable
+
+Grid = tuple[int, int]  # rows and columns of patches
+
+relative_bias = differentiable(ops.relative_bias)
 
 
 class Positions:
@@ -25,7 +34,11 @@ class Positions:
         """Tokens `in_front` (B, ., D) and `patches` (B, P, D), joined and placed: (B, N, D)."""
         return functional.concat([*in_front, patches], axis=1)
 
-    def in_attention(self, rng: Generator) -> Module | None:
+    def added(self, pos_embed: Parameter | None) -> Array | None:
+        """What is added to tokens, (tokens, D), those of patches last; None for nothing."""
+        return None if pos_embed is None else pos_embed.data[0]
+
+    def in_attention(self, rng: Generator) -> AttentionPositions | None:
         """What one attention layer gets for itself; None for nothing."""
         return None
 
@@ -51,3 +64,173 @@ class LearnedPatchPositions(LearnedPositions):
     def add(self, in_front: list[Tensor], patches: Tensor, pos_embed: Parameter | None) -> Tensor:
         """Added, then joined."""
         return Positions.add(self, in_front, patches + pos_embed, None)
+
+
+class SincosPositions(Positions):
+    """Fixed sines and cosines for the patches, nothing for the tokens in front."""
+
+    def __init__(self, grid: Grid, dim: int, form: str) -> None:
+        self.waves = Constant(sincos_positions(grid, dim, form))
+
+    def add(self, in_front: list[Tensor], patches: Tensor, pos_embed: Parameter | None) -> Tensor:
+        """Added, then joined."""
+        return super().add(in_front, patches + self.waves.like(patches), None)
+
+    def added(self, pos_embed: Parameter | None) -> Array | None:
+        """The waves (P, D), float64."""
+        return self.waves.values
+
+
+class RelativePositions(Positions):
+    """Attention is told how far apart tokens lie: see `RelativeBias`."""
+
+    def __init__(self, grid: Grid, num_heads: int, num_prefix_tokens: int = 0) -> None:
+        self.sizes = grid, num_heads, num_prefix_tokens
+
+    def in_attention(self, rng: Generator) -> AttentionPositions | None:
+        """A table of its own."""
+        return RelativeBias(*self.sizes, rng=rng)
+
+
+class RotaryPositions(Positions):
+    """Queries and keys are turned by their place: see `Rotary`."""
+
+    def __init__(self, grid: Grid, head_dim: int, temperature: float = 100.0) -> None:
+        self.sizes = grid, head_dim, temperature
+
+    def in_attention(self, rng: Generator) -> AttentionPositions | None:
+        """The same for every layer."""
+        return Rotary(*self.sizes)
+
+
+class AttentionPositions(Module):
+    """What one attention layer is told of places; the base tells nothing."""
+
+    about = ""  # what `likeness` is, as the title of a picture
+
+    def turn(self, x: Tensor, heads: int) -> Tensor:
+        """(..., N, C) with the first `heads` heads in C, of queries or keys, marked by place."""
+        return x
+
+    def bias(self) -> Tensor | None:
+        """What is added to the scaled scores, (H, N, N); None for nothing."""
+        return None
+
+    def likeness(self) -> Array | None:
+        """How much the place of one patch draws another's: (P, P), or (H, P, P) by head."""
+        return None
+
+
+class RelativeBias(AttentionPositions):
+    """A learned number for each head and each offset of two patches (Liu et al. 2021, section 3.2).
+
+    `relative_position_bias_table` ((2h-1)(2w-1), H) for a grid of h x w patches; with tokens in
+    front, three more rows for these (Bao et al. 2022, BEiT). timm's names and order.
+    """
+
+    about = "Bias of attention from the middle patch to all others"
+
+    def __init__(
+        self,
+        grid: Grid,
+        num_heads: int,
+        num_prefix_tokens: int = 0,
+        *,
+        rng: Generator | None = None,
+    ) -> None:
+        self.grid, self.num_prefix_tokens = grid, num_prefix_tokens
+        rows = (2 * grid[0] - 1) * (2 * grid[1] - 1) + 3 * bool(num_prefix_tokens)
+        table = init.trunc_normal((rows, num_heads), rng or default_rng())
+        self.relative_position_bias_table = Parameter(table)
+
+    def bias(self) -> Tensor | None:
+        """(H, N, N)."""
+        return relative_bias(self.relative_position_bias_table, self.grid, self.num_prefix_tokens)
+
+    def likeness(self) -> Array | None:
+        """The bias between patches, (H, P, P)."""
+        table = self.relative_position_bias_table.data
+        return ops.relative_bias(table, self.grid, self.num_prefix_tokens)[0][
+            :, self.num_prefix_tokens :, self.num_prefix_tokens :
+        ]
+
+
+class Rotary(AttentionPositions):
+    """Rotary positions in two dimensions (Su et al. 2021; Heo et al. 2024, section 3.2, "axial").
+
+    Pairs of a head's channels are turned by place times frequency: the first half of the pairs by
+    the column, the second by the row, with frequencies temperature^(-i / (K/4)), i below K/4, for a
+    head of width K. The score of a query and a key then depends on how far apart they lie. Tokens
+    in front are not turned. Places count patches; the paper's temperature is 100. Nothing is
+    learned. Raises ValueError for a head width that 4 does not divide.
+    """
+
+    about = "Mean cosine of the turn between two places"
+
+    def __init__(self, grid: Grid, head_dim: int, temperature: float = 100.0) -> None:
+        self.sizes = grid, head_dim, temperature
+        _turns(*self.sizes)
+
+    def turn(self, x: Tensor, heads: int) -> Tensor:
+        """The first `heads` heads in the last axis are turned, in the last P tokens."""
+        return functional.rotate(x, _turns(*self.sizes, heads).like(x))
+
+    def likeness(self) -> Array | None:
+        """How alike equal vectors are after the turns of two places, (P, P)."""
+        turns = _turns(*self.sizes).values
+        return (turns @ turns.conj().T).real / turns.shape[1]
+
+
+class Constant:
+    """An array that is computed and never trained, in the dtype and on the device of its partner.
+
+    It is no parameter: it is neither stored with a model nor moved by `Module.to`.
+    """
+
+    def __init__(self, values: numpy.ndarray) -> None:
+        self.values = values
+        self._found: dict[tuple[str, str], Array] = {}
+
+    def like(self, x: Tensor) -> Array:
+        """The array for a computation with `x`."""
+        key = str(x.dtype), x.device
+        if key not in self._found:
+            is_complex = numpy.iscomplexobj(self.values)
+            dtype = numpy.result_type(x.dtype, numpy.complex64) if is_complex else x.dtype
+            self._found[key] = to_device(self.values.astype(dtype), x.device)
+        return self._found[key]
+
+
+@functools.cache  # all layers share them
+def _turns(grid: Grid, head_dim: int, temperature: float, heads: int = 1) -> Constant:
+    """Complex numbers of length 1, (P, K/2) of a head, side by side for so many heads."""
+    angles = numpy.concatenate(_angles("Rotary", grid, head_dim, temperature), axis=1)
+    return Constant(numpy.tile(numpy.exp(1j * angles), heads))
+
+
+# What the number of frequencies is lessened by, before it divides the exponents.
+SINCOS_FORMS = {"mae": 0, "big_vision": 1}
+
+
+def sincos_positions(grid: Grid, dim: int, form: str = "mae") -> numpy.ndarray:
+    """Sines and cosines of columns, then rows, of a grid's patches: (P, D), float64.
+
+    A quarter of the width n = D/4 each: sin x, cos x, sin y, cos y, with frequencies 10000^(-i/n)
+    for i from 0 (Vaswani et al. 2017, section 3.5, once for each axis; He et al. 2022), or in the
+    form "big_vision" 10000^(-i/(n-1)), so that the last is 1/10000 (Beyer et al. 2022). Raises
+    ValueError for a width that 4 does not divide, or too few frequencies.
+    """
+    x, y = _angles("sincos_positions", grid, dim, 10000.0, SINCOS_FORMS[form])
+    return numpy.concatenate([numpy.sin(x), numpy.cos(x), numpy.sin(y), numpy.cos(y)], axis=1)
+
+
+def _angles(name: str, grid: Grid, width: int, temperature: float, less: int = 0) -> list[Array]:
+    """Columns, then rows, times frequencies: (P, width/4) each."""
+    count = width // 4
+    if width % 4 or count <= less:
+        raise ValueError(
+            f"[{name}] expected a width that 4 divides, {4 + 4 * less} at least, got {width}"
+        )
+    frequencies = temperature ** (-numpy.arange(count) / (count - less))
+    rows, columns = numpy.mgrid[: grid[0], : grid[1]].reshape(2, -1, 1) * frequencies
+    return [columns, rows]

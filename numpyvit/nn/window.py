@@ -15,6 +15,7 @@ from numpyvit.nn.attention import check_heads
 from numpyvit.nn.basic import Dropout, LayerNorm, Linear, check_positive
 from numpyvit.nn.module import Module, Parameter
 from numpyvit.nn.patch import PatchEmbed
+from numpyvit.nn.positions import relative_bias
 from numpyvit.nn.randomness import current_generator
 from numpyvit.ops import windows as ops
 from numpyvit.ops.windows import APART, inverse_order
@@ -23,7 +24,6 @@ from numpyvit.tensor import Tensor, differentiable
 Indices = Any  # an array of integers of NumPy
 
 rearrange = differentiable(ops.rearrange)
-relative_bias = differentiable(ops.relative_bias)
 window_attention = differentiable(ops.window_attention)
 
 
@@ -167,7 +167,7 @@ class WindowAttention(Module):
         qkv = self.qkv(places).reshape(b, self.windows.count, self.windows.size**2, -1)
         p = self.attention_drop.p if self.training else 0.0
         rng = current_generator() if p else None
-        bias = relative_bias(self.relative_position_bias_table, self.windows.size)
+        bias = relative_bias(self.relative_position_bias_table, (self.windows.size,) * 2)
         if maps is None:
             y = window_attention(qkv, bias, self.num_heads, self.windows.apart, p, rng)
         else:

@@ -63,7 +63,9 @@ def attention(
 
 def packed_attention(
     qkv: Array,
+    bias: Array | None = None,
     /,
+    *,
     num_heads: int,
     dropout: float = 0.0,
     rng: Generator | None = None,
@@ -74,7 +76,8 @@ def packed_attention(
 
     Queries, keys and values stay strided views of `qkv`, their gradients are written into views of
     one array, and the output (B, N, D) has its heads merged without a copy. With `num_queries` M
-    only the first M tokens ask, and the output is (B, M, D).
+    only the first M tokens ask, and the output is (B, M, D). `bias`, broadcast to (B, H, M, N), is
+    added to the scaled scores.
     """
     b, n, width = qkv.shape
     d = width // 3
@@ -83,19 +86,24 @@ def packed_attention(
             f"[packed_attention] expected a last axis of 3 * {num_heads} heads * head width, "
             f"got {width}"
         )
-    xp = array_module(qkv)
+    xp = array_module(qkv, bias)
     asking = n if num_queries is None else num_queries
     q, k, v = _heads_of(qkv, 3, num_heads)
     y = xp.empty((b, asking, d), qkv.dtype)
     asked, merged = q[:, :, :asking], _heads_of(y, 1, num_heads)[0]
-    backward = _attend(asked, k, v, None, merged, None, dropout, rng, recorded)
+    backward = _attend(asked, k, v, bias, merged, None, dropout, rng, recorded)
 
-    def pullback(dy: Array) -> tuple[Array]:
-        dqkv = xp.empty(qkv.shape, qkv.dtype)
-        dqkv[:, asking:, :d] = 0
-        dq, dk, dv = _heads_of(dqkv, 3, num_heads)
-        backward(_heads_of(dy, 1, num_heads)[0], dq[:, :, :asking], dk, dv, None)
-        return (dqkv,)
+    def pullback(dy: Array, needs: Needs = (True, True)) -> tuple[Array | None, ...]:
+        dqkv = dq = dk = dv = None
+        if needs[0]:
+            dqkv = xp.empty(qkv.shape, qkv.dtype)
+            dqkv[:, asking:, :d] = 0
+            dq, dk, dv = _heads_of(dqkv, 3, num_heads)
+            dq = dq[:, :, :asking]
+        bias_needed = bias is not None and needs[1]
+        dscores = xp.empty((b, num_heads, asking, n), qkv.dtype) if bias_needed else None
+        backward(_heads_of(dy, 1, num_heads)[0], dq, dk, dv, dscores)
+        return (dqkv, sum_to(dscores, bias) if bias_needed else None)[: len(needs)]
 
     return y, pullback
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -53,37 +54,53 @@ def _taken(x: Array, order: Array) -> Array:
     return y
 
 
-def relative_bias(table: Array, /, window: int) -> OpResult:
-    """What is added to the scores inside a window: ((2w-1)^2, H) -> (H, w*w, w*w).
+def relative_bias(table: Array, /, grid: tuple[int, int], in_front: int = 0) -> OpResult:
+    """What is added to the scores by how far two tokens lie apart: (R, H) -> (H, N, N).
 
-    Tokens that lie `dy` rows and `dx` columns apart (query minus key) share row (dy + w - 1)(2w-1)
-    + dx + w - 1 of the table (Liu et al. 2021, equation 4). Raises ValueError for another table.
+    Tokens of a `grid` of h x w that lie `dy` rows and `dx` columns apart (query minus key) share
+    row (dy + h - 1)(2w - 1) + dx + w - 1 of the table's (2h - 1)(2w - 1) (Liu et al. 2021, equation
+    4). Where there are tokens `in_front`, it has three more: for what these ask of the grid, for
+    what the grid asks of them, and for what they ask of each other (Bao et al. 2022, BEiT). Raises
+    ValueError for another table.
     """
-    w = window
-    rows, heads = table.shape
-    if rows != (2 * w - 1) ** 2:
+    (h, w), (rows, heads) = grid, table.shape
+    places = (2 * h - 1) * (2 * w - 1)
+    if rows != (expected := places + 3 * bool(in_front)):
         raise ValueError(
-            f"[relative_bias] expected a table of {(2 * w - 1) ** 2} rows for windows of "
-            f"{w} x {w} tokens, got {rows}; resize the table or choose another window"
+            f"[relative_bias] expected a table of {expected} rows for {h} x {w} tokens"
+            f"{f' and {in_front} in front' * bool(in_front)}, got {rows}; resize the table or "
+            "choose another grid"
         )
     xp = array_module(table)
-    y = xp.take(table.T, relative_index(xp, w), axis=1)
+    y = xp.take(table.T, relative_index(xp, grid, in_front), axis=1)
 
     def pullback(dy: Array) -> tuple[Array]:
         # h (r c) (s d) -> h c d r s: sums where r - s is the same, then where c - d is
-        by_rows = dy.reshape(heads, w, w, w, w).transpose(0, 2, 4, 1, 3)
+        inside = dy[:, in_front:, in_front:]
+        by_rows = inside.reshape(heads, h, w, h, w).transpose(0, 2, 4, 1, 3)
         by_columns = _sums_along_diagonals(by_rows).transpose(0, 3, 1, 2)
-        return (_sums_along_diagonals(by_columns).reshape(heads, rows).T,)
+        dtable = _sums_along_diagonals(by_columns).reshape(heads, places)
+        if in_front:
+            asking, asked = dy[:, :in_front], dy[:, in_front:, :in_front]
+            parts = asking[:, :, in_front:], asked, asking[:, :, :in_front]
+            three = xp.stack([part.sum((1, 2)) for part in parts], axis=1)
+            dtable = xp.concatenate([dtable, three], axis=1)
+        return (dtable.T,)
 
     return y, pullback
 
 
-def relative_index(xp: Any, window: int) -> Array:
-    """The table's row for each pair of tokens (w*w, w*w); `xp` is the array library."""
-    places = xp.arange(window)
-    apart = places[:, None] - places + window - 1
-    index = apart[:, None, :, None] * (2 * window - 1) + apart[:, None]  # r c s d
-    return index.reshape(window * window, window * window)
+@functools.cache
+def relative_index(xp: Any, grid: tuple[int, int], in_front: int = 0) -> Array:
+    """The table's row for each pair of tokens (N, N); `xp` is the array library."""
+    dy, dx = (xp.arange(side)[:, None] - xp.arange(side) + side - 1 for side in grid)
+    n, places = grid[0] * grid[1], (2 * grid[0] - 1) * (2 * grid[1] - 1)
+    index = xp.full((in_front + n, in_front + n), places + 2)
+    index[:in_front, in_front:] = places
+    index[in_front:, :in_front] = places + 1
+    steps = dy[:, None, :, None] * (2 * grid[1] - 1) + dx[:, None]  # r c s d
+    index[in_front:, in_front:] = steps.reshape(n, n)
+    return index
 
 
 def _sums_along_diagonals(x: Array) -> Array:

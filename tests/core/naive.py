@@ -184,6 +184,8 @@ def attention(
 
 def packed_attention(
     qkv: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
     num_heads: int,
     dropout: float = 0.0,
     rng: Any = None,
@@ -192,7 +194,7 @@ def packed_attention(
     b, n, width = qkv.shape
     width //= 3
     q, k, v = qkv.reshape(b, n, 3, num_heads, width // num_heads).transpose(2, 0, 3, 1, 4)
-    y = attention(q[:, :, :num_queries], k, v, dropout=dropout, rng=rng)
+    y = attention(q[:, :, :num_queries], k, v, bias, dropout=dropout, rng=rng)
     return y.transpose(0, 2, 1, 3).reshape(b, y.shape[2], width)
 
 

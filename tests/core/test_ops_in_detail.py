@@ -97,7 +97,7 @@ def test_attention_is_the_composition_of_simpler_ops(
 
 def test_packed_attention_is_attention_of_each_head(rng: np.random.Generator) -> None:
     qkv = rng.standard_normal((2, 5, 36))
-    packed, packed_pullback = ops.packed_attention(qkv, 3)
+    packed, packed_pullback = ops.packed_attention(qkv, num_heads=3)
     q, k, v = (np.stack(np.split(part, 3, -1), 1) for part in np.split(qkv, 3, -1))
     y, pullback = ops.attention(q, k, v)
     assert_close(packed, np.concatenate(list(y.swapaxes(0, 1)), -1))
@@ -259,8 +259,8 @@ IMAGE = np.zeros((1, 3, 6, 6))
         (lambda: ops.dropout(X, 1.0, np.random.default_rng()), "0 <= p < 1"),
         (lambda: ops.attention(X, X, np.zeros((4, 3))), "equal leading axes"),
         (lambda: ops.attention(X, np.zeros((2, 4)), X), "equal leading axes"),
-        (lambda: ops.packed_attention(np.zeros((1, 2, 9)), 2), r"3 \* 2 heads"),
-        (lambda: ops.packed_attention(np.zeros((1, 2, 8)), 1), r"3 \* 1 heads"),
+        (lambda: ops.packed_attention(np.zeros((1, 2, 9)), num_heads=2), r"3 \* 2 heads"),
+        (lambda: ops.packed_attention(np.zeros((1, 2, 8)), num_heads=1), r"3 \* 1 heads"),
         (lambda: ops.cross_entropy(X, np.array([0, 3])), "labels from 0 to 2, got 0 to 3"),
         (lambda: ops.cross_entropy(X, np.array([0, -1])), "got -1 to 0"),
         (lambda: ops.cross_entropy(X, np.array([0, 1, 2])), "class indices of shape"),

@@ -393,8 +393,8 @@ def test_windows_and_attention_that_cannot_be_are_refused() -> None:
     attention = WindowAttention(8, 2, Windows(4, 2))
     with pytest.raises(ValueError, match="expected 4 x 4 tokens, got 9"):
         attention(Tensor(np.zeros((1, 9, 8), np.float32)))
-    with pytest.raises(ValueError, match=r"table of 9 rows for windows of 2 x 2 tokens, got 25"):
-        ops.relative_bias(np.zeros((25, 2)), 2)
+    with pytest.raises(ValueError, match=r"table of 9 rows for 2 x 2 tokens, got 25"):
+        ops.relative_bias(np.zeros((25, 2)), (2, 2))
     with pytest.raises(ValueError, match=r"bias \(2, 4, 4\), got \(1, 1, 4, 24\)"):
         ops.window_attention(np.zeros((1, 1, 4, 24)), np.zeros((3, 4, 4)), 2)
 
@@ -406,7 +406,7 @@ APART[2, :2, 2:] = APART[2, 2:, :2] = True
 DROPPED = {"apart": APART, "num_heads": 2, "dropout": 0.3}
 OPS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
     "rearrange": (ops.rearrange, ((2, 5, 3),), {"order": np.array([3, -1, 0, 4])}),
-    "relative_bias": (ops.relative_bias, ((25, 2),), {"window": 3}),
+    "relative_bias": (ops.relative_bias, ((25, 2),), {"grid": (3, 3)}),
     "attention": (ops.window_attention, ((2, 3, 4, 12), (2, 4, 4)), {"num_heads": 2}),
     "mask": (ops.window_attention, ((2, 3, 4, 12), (2, 4, 4)), {"num_heads": 2, "apart": APART}),
     "dropout": (ops.window_attention, ((2, 3, 4, 12), (2, 4, 4)), DROPPED),

@@ -292,6 +292,8 @@ def _attentions() -> list[Case]:
     def packed(
         t: Any,
         qkv: Any,
+        bias: Any = None,
+        *,
         num_heads: int,
         dropout: Any = 0.0,
         rng: Any = None,
@@ -300,7 +302,7 @@ def _attentions() -> list[Case]:
         b, n, width = qkv.shape
         width //= 3
         q, k, v = qkv.reshape(b, n, 3, num_heads, width // num_heads).permute(2, 0, 3, 1, 4)
-        y = torch(t, q[:, :, :num_queries], k, v, dropout=dropout, rng=rng)
+        y = torch(t, q[:, :, :num_queries], k, v, bias, dropout=dropout, rng=rng)
         return y.transpose(1, 2).reshape(b, y.shape[2], width)
 
     shapes = (2, 3, 5, 4), (2, 3, 6, 4), (2, 3, 6, 7)
@@ -335,6 +337,12 @@ def _attentions() -> list[Case]:
         ("one query", qkv, {"num_heads": 2, "num_queries": 1}),
         ("some queries and dropout", qkv, {"num_heads": 2, "num_queries": 3, **noise}),
         ("an empty batch", normal((0, 5, 24)), {"num_heads": 2}),
+        ("a bias by head", normal((2, 5, 24), (2, 5, 5)), {"num_heads": 2}),
+        (
+            "a bias, some queries and dropout",
+            normal((2, 5, 24), (2, 3, 5)),
+            {"num_heads": 2, "num_queries": 3, **noise},
+        ),
     ]
     return [
         *(Case("attention", about, a, naive.attention, torch, given) for about, a, given in table),
