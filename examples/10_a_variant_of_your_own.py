@@ -1,0 +1,78 @@
+"""A new variant is a class, a row in a table and a name: pooling by a power mean, start to end."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+from shared import options
+
+from numpyvit import Tensor, create_model, functional
+from numpyvit.check import gradcheck
+from numpyvit.data import make_shapes
+from numpyvit.models import INITIALIZATIONS, components, config
+from numpyvit.nn import Module, Parameter
+from numpyvit.optim import AdamW
+
+STEPS, BATCH = 60, 64
+
+
+class PowerMeanPool(Module):
+    """`mean(relu(x)^p)^(1/p)` over the patches, p learned (Radenovic et al. 2019, eq. 3).
+
+    Between the mean (p = 1) and the maximum (p to infinity): (B, N, D) -> (B, D).
+    """
+
+    def __init__(self, num_prefix_tokens: int = 1) -> None:
+        self.num_prefix_tokens = num_prefix_tokens
+        self.p = Parameter(np.full(1, 3.0, np.float32))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        patches = functional.relu(tokens[:, self.num_prefix_tokens :]) + 1e-6
+        mean_power = (patches.log() * self.p).exp().mean(1)
+        return (mean_power.log() / self.p).exp()
+
+
+# The row, and the name that configurations know. In the package: one line each in
+# numpyvit/models/components.py and numpyvit/models/config.py.
+components.POOLINGS["power"] = lambda sizes, rng: PowerMeanPool(sizes.num_prefix_tokens)
+config.CHOICES["pooling"] += ("power",)
+
+
+def main() -> None:
+    chosen = options(__file__)
+    # Is its gradient right? In float64, against finite differences, in a random direction.
+    pool = PowerMeanPool().to("float64")
+    gradcheck(lambda tokens: pool(tokens), [np.random.default_rng(0).uniform(0.1, 2, (2, 5, 3))])
+    print("gradient of the pooling: right")
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for pooling in ("token", "avg", "power"):
+        losses = train(pooling)
+        axes.plot(losses, label=f'pooling="{pooling}"')
+        print(f"{pooling:>6}: loss {losses[0]:.2f} -> {losses[-1]:.2f}")
+    axes.set(title="the first steps on shapes", xlabel="step", ylabel="loss of a batch")
+    axes.legend(frameon=False)
+    figure.savefig(chosen.picture)
+    print(f"saved {chosen.picture}")
+
+
+def train(pooling: str) -> list[float]:
+    """The losses of the first steps of a small ViT with this pooling."""
+    model = create_model("vit_cifar_patch4_32", patch_size=8, dropout=0.0, pooling=pooling)
+    INITIALIZATIONS["structured"](model, np.random.default_rng(0))
+    images, labels = make_shapes(STEPS * BATCH)
+    pixels = images.astype(np.float32) / 127.5 - 1
+    optimizer, losses = AdamW(model.parameters(), lr=2e-3), []
+    for start in range(0, len(pixels), BATCH):
+        part = slice(start, start + BATCH)
+        loss = functional.cross_entropy(model(pixels[part]), labels[part])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+if __name__ == "__main__":
+    main()
