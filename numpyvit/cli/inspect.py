@@ -68,10 +68,10 @@ def _facts(opened: Opened) -> list[tuple[str, str]]:
         ("model", f"{opened.name}, {opened.model.num_parameters():,} parameters, {cost}"),
         ("architecture", _architecture(config)),
     ]
-    known = {name for name, _ in facts}
-    facts += [fact for fact in opened.report or _own_facts(opened) if fact[0] not in known]
-    if "preprocessing" not in {name for name, _ in facts}:
-        facts.append(("preprocessing", opened.preprocessing.describe()))
+    own = _own_facts(opened) if opened.record else []
+    for group in (opened.report, own, [("preprocessing", opened.preprocessing.describe())]):
+        known = {name for name, _ in facts}
+        facts += [fact for fact in group if fact[0] not in known]
     return facts
 
 

@@ -47,6 +47,7 @@ _HEADS = re.compile(r"expected a width that (-?\d+) heads divide, got (\d+)")
 NOT_SET = {
     "image_size": "use --image-size",
     "num_classes": "the file has its classes",
+    "encoder": "set its fields, as in depth=6",
     "dropout": "it is for training",
     "attention_dropout": "it is for training",
     "drop_path": "it is for training",
@@ -57,8 +58,8 @@ NOT_SET = {
 class Opened:
     """A model in `eval()` mode, and what is needed to use it.
 
-    `report` says what was found out about a file that others wrote, and from what; `record` is that
-    of one of numpyvit's own checkpoints. The other is empty.
+    `report` says what was found out about a file that others wrote, and from what, or what is not
+    taken of an own one; `record` is that of one of numpyvit's own checkpoints.
     """
 
     path: Path
@@ -311,10 +312,10 @@ def _record(file: Path) -> dict[str, Any]:
 
 
 def _own(saved: SavedModel) -> Opened:
-    archive, labelling = saved.archive, saved.labelling
+    archive, labelling, model = saved.archive, saved.labelling, saved.model.backbone().eval()
     try:
         preprocessing = (
-            _squares(saved.model.config.image_size, labelling)
+            _squares(model.config.image_size, labelling)
             if saved.preprocessing is None
             else Preprocessing.from_dict(saved.preprocessing)
         )
@@ -323,8 +324,10 @@ def _own(saved: SavedModel) -> Opened:
             f"expected a checkpoint that says how pictures are prepared, but {archive.path} does "
             f"not ({errors.one_line(str(error))})"
         ) from error
+    text = saved.model.left_out()
+    report = [("left out", text)] if text else []
     return Opened(
-        archive.path, saved.name, saved.model, labelling, preprocessing, record=archive.record
+        archive.path, saved.name, model, labelling, preprocessing, report, archive.record
     )
 
 

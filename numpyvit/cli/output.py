@@ -18,7 +18,7 @@ from typing import Any
 from numpyvit.backend import require
 
 # Facts that change the result, and words of those that were guessed.
-TELLING = {"model", "warning", "asked for", "resized", "head", "preprocessing"}
+TELLING = {"model", "warning", "asked for", "resized", "head", "left out", "preprocessing"}
 GUESSED = ("guess", "as in most models", "the file does not", "the file has no")
 _LONGEST = 80  # letters of a file's name that come from one text
 

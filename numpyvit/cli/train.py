@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import shlex
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
 import numpy
@@ -35,8 +36,12 @@ that are made from a seed, in a few minutes and without a network.
 With --weights, fine-tune: start from a model that was trained before, with a
 new head for the classes of --data, and the preprocessing of that model.
 
+A masked autoencoder (--model mae_...) learns from pictures alone, by drawing
+what was hidden of them; fine-tune its run to have a model that knows classes.
+
 The run folder gets the configuration, the metrics of every epoch, the last and
-the best checkpoint, and pictures: curves, training images, attention maps.
+the best checkpoint, and pictures: curves, training images, attention maps (of
+a masked autoencoder: what it draws).
 Ctrl-C stops cleanly; --resume continues as if nothing had happened."""
 
 EXAMPLES = """
@@ -45,12 +50,15 @@ numpyvit train --data cifar10 --epochs 100
 numpyvit train --data photos/ --out runs/photos --lr 0.001
 numpyvit train --weights deit_tiny.safetensors --data photos/
 numpyvit train --weights deit_tiny.safetensors --data photos/ --tune head
+numpyvit train --data cifar10 --model mae_vit_cifar_patch4_32 --out runs/mae
+numpyvit train --data cifar10 --weights runs/mae
 numpyvit train --resume runs/photos
 """
 
 # What may be given together with --resume: all else is settled by the run's configuration.
 WITH_RESUME = ("resume", "workers", "data", "data_dir")
-SUMMED_UP = ("epoch", "seconds", "train_accuracy", "val_accuracy")  # of a row of metrics
+# What the summary needs of a row of metrics, beside what tells how good the model is.
+SUMMED_UP = ("epoch", "seconds")
 
 
 def add_parser(commands: parsing.Commands) -> None:
@@ -153,7 +161,8 @@ def _check_rows(trainer: Trainer) -> None:
     done, folder = trainer.progress.epoch, trainer.folder
     rows = [row for row in folder.rows() if row["epoch"] <= done]
     for row in rows:
-        wrong = [name for name in SUMMED_UP if not isinstance(row.get(name), int | float)]
+        needed = *SUMMED_UP, *_quality(trainer)
+        wrong = [name for name in needed if not isinstance(row.get(name), int | float)]
         if wrong:
             raise ValueError(
                 f"expected numbers for {', '.join(wrong)} of epoch {row['epoch']} in "
@@ -164,6 +173,12 @@ def _check_rows(trainer: Trainer) -> None:
             f"expected the metrics of {done} epochs in {folder.metrics_file}, got none; the run is "
             f"finished, and {folder.last} can be used without them"
         )
+
+
+def _quality(trainer: Trainer) -> tuple[str, str]:
+    """The columns of the metrics that tell how good the model is, in training and validation."""
+    what = "accuracy" if trainer.objective.classifies else "loss"
+    return f"train_{what}", f"val_{what}"
 
 
 def _plan(trainer: Trainer) -> str:
@@ -182,7 +197,11 @@ def _plan(trainer: Trainer) -> str:
                 "data",
                 f"{config.data}: {len(trainer.train_data):,} training images, "
                 f"{len(trainer.val_data):,} {held_out}, "
-                f"{len(trainer.val_data.class_names)} classes",
+                + (
+                    f"{len(trainer.val_data.class_names)} classes"
+                    if trainer.objective.classifies
+                    else "whose classes are not used"
+                ),
             ),
             (
                 "recipe",
@@ -214,7 +233,9 @@ def _plan_of_tuning(trainer: Trainer) -> list[tuple[str, str]]:
 
 def _summary(trainer: Trainer, rows: list[Row], pictures: list[Path]) -> str:
     """The result, and what to do with it."""
-    last, best = rows[-1], max(rows, key=lambda row: row["val_accuracy"])
+    classifies, (in_training, in_validation) = trainer.objective.classifies, _quality(trainer)
+    form, what = ("{:.2%}", "accuracy") if classifies else ("{:.4f}", "loss")
+    last, best = rows[-1], (max if classifies else min)(rows, key=itemgetter(in_validation))
     path, minutes = trainer.folder.path, divmod(round(last["seconds"]), 60)
     seen = " (on augmented images)" if trainer.recipe.augments else ""
     kind = "validation" if trainer.config.validation_split else "test"
@@ -222,11 +243,11 @@ def _summary(trainer: Trainer, rows: list[Row], pictures: list[Path]) -> str:
     result = output.table(
         [
             ("trained", f"{_epochs(last['epoch'])} in {minutes[0]} min {minutes[1]:02d} s"),
-            ("train accuracy", f"{last['train_accuracy']:.2%}{seen}"),
+            (f"train {what}", form.format(last[in_training]) + seen),
             (
-                f"{kind} accuracy",
-                f"{last['val_accuracy']:.2%} "
-                f"(best {best['val_accuracy']:.2%}, epoch {best['epoch']})",
+                f"{kind} {what}",
+                f"{form.format(last[in_validation])} "
+                f"(best {form.format(best[in_validation])}, epoch {best['epoch']})",
             ),
             ("folder", str(path)),
             ("files", ", ".join(files)),
@@ -238,6 +259,8 @@ def _summary(trainer: Trainer, rows: list[Row], pictures: list[Path]) -> str:
         _suggested("predict", "PICTURE.jpg", "--weights", path),
         _suggested("attention", "PICTURE.jpg", "--weights", path, "--out", path / "maps"),
     ]
+    if not classifies:
+        next_steps[:2] = [_suggested("train", "--weights", path, "--data", trainer.config.data)]
     return "\n  ".join([f"{result}\n\nwhat to try next", *next_steps])
 
 

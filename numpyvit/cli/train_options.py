@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from numpyvit.cli import errors, opening, output, parsing, run_data
+from numpyvit.models import model_config
 from numpyvit.train import (
     HEAD,
     RECIPES,
@@ -13,6 +14,7 @@ from numpyvit.train import (
     check_tune,
     fingerprint,
     last_blocks,
+    objective_of,
     recipe,
     tuning_rule,
 )
@@ -111,7 +113,8 @@ def _add_recipe_options(group: Any) -> None:
         "--recipe",
         metavar="NAME",
         help="where these come from, one that `numpyvit recipes` lists; without it the one named "
-        "after the data, else default; with --weights finetune, or probe for --tune head",
+        "after the data, else default; mae for masked autoencoders; with --weights finetune, or "
+        "probe for --tune head",
     )
     group.add_argument("--epochs", metavar="N", type=parsing.positive, help="passes over the data")
     group.add_argument("--batch-size", metavar="N", type=parsing.positive, help="images a step")
@@ -278,7 +281,8 @@ def _recipe_name(args: argparse.Namespace, data: str) -> str:
         return str(args.recipe)
     if args.weights is not None:
         return "probe" if args.tune == HEAD else "finetune"
-    return data if data in RECIPES else "default"
+    model = model_config(args.model or RunConfig.model, **_settings_of_model(args))
+    return objective_of(model).recipe or (data if data in RECIPES else "default")
 
 
 def _settings_of_tuning(args: argparse.Namespace, source: Pretrained) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +37,11 @@ def draw_reconstruction(
     """Each image beside what was visible of it and what was made of that, as a PNG at `path`.
 
     `images` (B, C, H, W); `reconstruction` of the same shape, what `MaskedAutoencoder.reconstruct`
-    gives; `mask` (B, N), rows of patches first, is true where a patch was hidden. The last of the
-    four is the reconstruction with the visible patches pasted in: as they have no part in the loss,
-    a model may make anything of them. Floats are un-normalised with `mean` and `std`, uint8 is
-    shown as it is. The `title` is for what else there is to know: of a model with `norm_pix`, for
-    instance, that the brightness and contrast of hidden patches are the image's own.
+    gives; `mask` (B, rows, columns), or (B, N) of a square grid, is true where a patch was hidden.
+    The last of the four is the reconstruction with the visible patches pasted in: as they have no
+    part in the loss, a model may make anything of them. Floats are un-normalised with `mean` and
+    `std`, uint8 is shown as it is. The `title` is for what else there is to know: of a model with
+    `norm_pix`, for instance, that the brightness and contrast of hidden patches are the image's own.
     """
     true, made = (displayable(array, mean, std) for array in (images, reconstruction))
     check_count("draw_reconstruction", len(true), reconstructions=len(made), masks=len(mask))
@@ -67,12 +68,14 @@ def draw_reconstruction(
 
 
 def _spread(mask: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """A mask (B, N) of patches as one of pixels (B, H, W, 1)."""
+    """A mask of patches as one of pixels (B, H, W, 1)."""
     side = math.isqrt(mask.shape[1])
-    if side * side != mask.shape[1] or any(length % side for length in size):
+    if mask.ndim == 2 and side * side == mask.shape[1]:
+        mask = mask.reshape(-1, side, side)
+    if mask.ndim != 3 or any(map(operator.mod, size, mask.shape[1:])):
         raise ValueError(
-            f"[draw_reconstruction] expected a mask of a square grid of patches that fit "
-            f"{size}, got {mask.shape[1]} patches"
+            f"[draw_reconstruction] expected a mask of a grid of patches that fit {size}, got "
+            f"one of shape {mask.shape[1:]}; (B, N) is of a square grid"
         )
-    patches = mask.reshape(-1, side, side)
-    return patches.repeat(size[0] // side, 1).repeat(size[1] // side, 2)[..., None]
+    scale = [pixels // patches for pixels, patches in zip(size, mask.shape[1:], strict=True)]
+    return mask.repeat(scale[0], 1).repeat(scale[1], 2)[..., None]

@@ -23,33 +23,39 @@ _LETTER = 0.8  # pixels that a letter is wide, for each point of its size: an up
 def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Loss, accuracy in percent and learning rate by epoch, as a PNG at `path`.
 
-    `rows` are those of `metrics.jsonl`; a number that is missing or None leaves a gap. Raises
-    ValueError where there are no rows.
+    `rows` are those of `metrics.jsonl`; a number that is missing or None leaves a gap, and without
+    a single accuracy their axes are left out. Raises ValueError where there are no rows.
     """
     if not rows:
         raise ValueError("[draw_curves] expected at least one row of metrics, got none")
-    sheet = Sheet(1260, 380)
-    loss, accuracy, rate = (sheet.axes(64 + 420 * i, 48, 330, 272) for i in range(3))
+    parts = (("train", "training", BLUE), ("val", "validation", ORANGE))
+    classified = any(row.get(f"{name}_accuracy") is not None for row in rows for name, *_ in parts)
+    count = 2 + classified
+    sheet = Sheet(420 * count, 380)
+    loss, *others, rate = (sheet.axes(64 + 420 * i, 48, 330, 272) for i in range(count))
     epochs = _column(rows, "epoch")
-    for name, label, color in (("train", "training", BLUE), ("val", "validation", ORANGE)):
+    for name, label, color in parts:
         style = _style(len(rows), color, label)
         loss.plot(epochs, _column(rows, f"{name}_loss"), **style)
-        accuracy.plot(epochs, 100 * _column(rows, f"{name}_accuracy"), **style)
+        for accuracy in others:
+            accuracy.plot(epochs, 100 * _column(rows, f"{name}_accuracy"), **style)
     rate.plot(epochs, _column(rows, "learning_rate"), **_style(len(rows), INK, "learning rate"))
     rate.set_ylim(bottom=0)
     rate.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     loss.set_title("Loss", fontsize=11, loc="left")
-    accuracy.set_title(_accuracy_title(rows), fontsize=11, loc="left")
     rate.set_title("Learning rate", fontsize=11, loc="left")
-    if len(rows) == 1:
-        accuracy.set_ylim(0, 100)
-    else:
-        _widen(accuracy, _LEAST_ACCURACY_SPAN, top=100)
+    if len(rows) > 1:
         _widen(loss, _LEAST_LOSS_SPAN * loss.get_ylim()[1])
-    for axes in (loss, accuracy, rate):
+    for accuracy in others:
+        accuracy.set_title(_accuracy_title(rows), fontsize=11, loc="left")
+        if len(rows) == 1:
+            accuracy.set_ylim(0, 100)
+        else:
+            _widen(accuracy, _LEAST_ACCURACY_SPAN, top=100)
+        accuracy.legend(frameon=False, fontsize=9, loc="lower right")
+    for axes in (loss, *others, rate):
         _finish(axes, epochs)
     loss.legend(frameon=False, fontsize=9)
-    accuracy.legend(frameon=False, fontsize=9, loc="lower right")
     sheet.save(path)
 
 

@@ -30,6 +30,12 @@ class ModelConfig:
 
     distillation_head = False  # a family that can have a second head makes a field of it
 
+    @property
+    def widest(self) -> int:
+        """Numbers in the largest array that training makes of one image, but for attention's."""
+        sizes: Any = self
+        return sizes.num_tokens * max(sizes.mlp_dim, 3 * sizes.embed_dim)
+
     def replace(self, **overrides: Any) -> Self:
         """A copy with some fields changed; ValueError that suggests a name for an unknown one."""
         names = [field.name for field in dataclasses.fields(self)]
@@ -168,6 +174,14 @@ class ImageModel(Module):
         hidden_states: list[Tensor] | None = [] if return_hidden_states else None
         tokens = self.forward_features(images, maps, hidden_states)
         return ViTOutput(self.forward_head(tokens), maps or [], hidden_states or [])
+
+    def backbone(self) -> ImageModel:
+        """What sees whole images, and can be given a head for them: itself, or a part."""
+        return self
+
+    def left_out(self) -> str:
+        """What `backbone` leaves out, in words; nothing if that is the model itself."""
+        return ""
 
     @property
     def tokens_read(self) -> int | None:

@@ -19,18 +19,22 @@ from numpyvit.nn import init
 
 
 class Family(NamedTuple):
-    """A configuration's class, the class of its models, and how their products are counted."""
+    """A configuration's class, the class of its models, and how their products are counted.
+
+    `objective` is what its models are trained for: a row of `train.OBJECTIVES`.
+    """
 
     config: type[ModelConfig]
     model: Callable[..., ImageModel]
     count_multiply_adds: Callable[[Any], int]
+    objective: str = "classification"
 
 
 # By the name that checkpoints give them; what says nothing is a ViT.
 FAMILIES: dict[str, Family] = {
     "vit": Family(ViTConfig, VisionTransformer, count_vit_multiply_adds),
     "swin": Family(SwinConfig, SwinTransformer, count_swin_multiply_adds),
-    "mae": Family(MAEConfig, MaskedAutoencoder, count_mae_multiply_adds),
+    "mae": Family(MAEConfig, MaskedAutoencoder, count_mae_multiply_adds, "reconstruction"),
 }
 
 

@@ -15,7 +15,7 @@ from numpyvit.models.config import ViTConfig
 from numpyvit.models.initialization import sincos_positions
 from numpyvit.models.mae_variants import MAEConfig
 from numpyvit.models.vit import VisionTransformer
-from numpyvit.nn import Conv2d, Linear, Parameter, current_generator, init
+from numpyvit.nn import Conv2d, Identity, Linear, Parameter, current_generator, init
 from numpyvit.tensor import Tensor
 
 VARIANCE_EPS = 1e-6  # of the patches that are normalised
@@ -55,6 +55,7 @@ class MaskedAutoencoder(ImageModel):
         self.decoder_pos_embed = _fixed_positions(config.decoder)
         self.decoder_blocks, self.decoder_norm = decoder.blocks, decoder.norm
         self.decoder_pred = Linear(config.decoder_embed_dim, config.encoder.patch_values, rng=rng)
+        self.pos_drop = self.head = Identity()
         self._start(rng)
 
     def _start(self, rng: Generator) -> None:
@@ -180,6 +181,19 @@ class MaskedAutoencoder(ImageModel):
         model = VisionTransformer(config, rng=rng or default_rng()).to(self.dtype, self.device)
         model.load_state_dict(self.encoder_state(), strict=False)
         return model
+
+    def backbone(self) -> ImageModel:
+        """The encoder, as `to_vit` gives it."""
+        return self.to_vit()
+
+    def left_out(self) -> str:
+        """The decoder, and what was learned with it."""
+        config = self.config
+        return (
+            f"the decoder of a masked autoencoder: {config.decoder_depth} blocks of width "
+            f"{config.decoder_embed_dim}, which drew the {config.mask_ratio:.0%} of the patches "
+            "that the encoder did not see"
+        )
 
     def _order(self, count: int, noise: Array | None) -> numpy.ndarray:
         """The patches of `count` images by rising noise: (B, N), on the CPU."""

@@ -104,6 +104,12 @@ class MAEConfig(ModelConfig):
         return self.encoder.num_patches
 
     @property
+    def widest(self) -> int:
+        """Numbers in the largest array that training makes of one image, but for attention's."""
+        seen = self.encoder.widest * (1 + self.num_visible) // self.encoder.num_tokens
+        return max(seen, self.decoder.widest)
+
+    @property
     def num_visible(self) -> int:
         """Patches that the encoder sees."""
         return int(self.num_patches * (1 - self.mask_ratio))
@@ -122,6 +128,10 @@ class MAEConfig(ModelConfig):
         inner = {name: value for name, value in overrides.items() if name not in own}
         encoder = changes.pop("encoder", self.encoder).replace(**inner)
         return dataclasses.replace(self, encoder=encoder, **changes)
+
+    def for_classes(self, num_classes: int, **changes: Any) -> Self:
+        """The same model with other `changes`: classes have no part in it."""
+        return self.replace(**changes)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:

@@ -7,7 +7,13 @@ from numpyvit.train.memory import keep_freed_memory
 from numpyvit.train.process import WorkerProcess
 from numpyvit.train.parallel import TreeSum, WorkerPool
 from numpyvit.train.probe import FeatureData, Probe, head_inputs
-from numpyvit.train.objectives import Classification, Objective
+from numpyvit.train.objectives import (
+    OBJECTIVES,
+    Classification,
+    Objective,
+    Reconstruction,
+    objective_of,
+)
 from numpyvit.train.step import Evaluation, StepResult, evaluate, micro_batch_for, set_gradients
 from numpyvit.train.recipes import RECIPES, Recipe, recipe
 from numpyvit.train.tuning import (
@@ -32,6 +38,7 @@ from numpyvit.train.pictures import class_probabilities, write_pictures
 
 __all__ = [
     "HEAD",
+    "OBJECTIVES",
     "RECIPES",
     "Classification",
     "Evaluation",
@@ -44,6 +51,7 @@ __all__ = [
     "Progress",
     "ProgressBar",
     "Recipe",
+    "Reconstruction",
     "RunConfig",
     "RunFolder",
     "StepResult",
@@ -69,6 +77,7 @@ __all__ = [
     "new_model",
     "next_folder",
     "non_finite_gradient",
+    "objective_of",
     "parameter_groups",
     "probe_data",
     "recipe",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy
 
@@ -14,6 +15,7 @@ from numpyvit.explain import (
     class_attention,
     draw_curves,
     draw_overlays,
+    draw_reconstruction,
     draw_samples,
     evaluating,
     explain,
@@ -21,7 +23,8 @@ from numpyvit.explain import (
     prediction_titles,
 )
 from numpyvit.models import ImageModel, predict
-from numpyvit.tensor import Tensor
+from numpyvit.nn import use_generator
+from numpyvit.tensor import Tensor, no_grad
 from numpyvit.train.trainer import Trainer
 from numpyvit.train.tuning import HEAD
 
@@ -31,14 +34,16 @@ SAMPLES, EXAMPLES = 32, 10  # training images in samples.png, test images in att
 def write_pictures(trainer: Trainer) -> list[Path]:
     """Write curves.png, samples.png and attention.png of a finished run into its folder.
 
-    Without matplotlib a line on stderr says so, and nothing is written. Returns the files.
+    Where nothing was classified, reconstructions.png takes the place of the last. Without
+    matplotlib a line on stderr says so, and nothing is written. Returns the files.
     """
-    folder = trainer.folder.path
-    files = [folder / f"{name}.png" for name in ("curves", "samples", "attention")]
+    folder, classifies = trainer.folder.path, trainer.objective.classifies
+    seen = "attention" if classifies else "reconstructions"
+    files = [folder / f"{name}.png" for name in ("curves", "samples", seen)]
     try:
         draw_curves(trainer.folder.rows(), files[0])
         _draw_samples(trainer, files[1])
-        _draw_attention(trainer, files[2])
+        (_draw_attention if classifies else _draw_reconstructions)(trainer, files[2])
     except ImportError as error:
         print(f"{error} (the run has none)", file=sys.stderr)  # noqa: T201
         return []
@@ -103,6 +108,28 @@ def _draw_attention(trainer: Trainer, path: Path) -> None:
         heading=f"{name}: the brighter, the more",
         mean=recipe.mean,
         std=recipe.std,
+    )
+
+
+def _draw_reconstructions(trainer: Trainer, path: Path) -> None:
+    data, recipe, model = trainer.val_data, trainer.recipe, trainer.model
+    chosen = _from_all_classes(data, EXAMPLES)
+    images = recipe.normalize()(data.images(chosen), numpy.random.default_rng(0))
+    batch = Tensor(to_device(images.astype(model.dtype, copy=False), model.device))
+    masked: Any = model
+    with evaluating(model), no_grad(), use_generator(numpy.random.default_rng(0)):
+        out = masked(batch)
+        made = masked.reconstruct(batch, out.prediction)
+    told = "; each drawn patch has the brightness and contrast of the true one"
+    draw_reconstruction(
+        images,
+        made.data,
+        out.mask.reshape(-1, *model.config.encoder.grid),
+        path,
+        mean=recipe.mean,
+        std=recipe.std,
+        title=f"Images, {model.config.mask_ratio:.0%} of each hidden"
+        + (told if model.config.norm_pix else ""),
     )
 
 

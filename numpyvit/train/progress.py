@@ -43,13 +43,19 @@ class ProgressBar:
     """A bar over all images of all epochs, with loss, accuracy, images per second and time left.
 
     Without tqdm, or where stderr is not a terminal, there is only the line an epoch. `unit` is what
-    is counted: of a linear probe features, which are much faster than images.
+    is counted: of a linear probe features, which are much faster than images. There are accuracies
+    if the training `classifies`.
     """
 
     def __init__(
-        self, total_images: int, done_images: int, epochs: int, unit: str = "images"
+        self,
+        total_images: int,
+        done_images: int,
+        epochs: int,
+        unit: str = "images",
+        classifies: bool = True,
     ) -> None:
-        self.epochs, self.unit = epochs, unit
+        self.epochs, self.unit, self.classifies = epochs, unit, classifies
         self._bar: Any = None
         try:
             tqdm = require("tqdm", extra="full", purpose="the progress bar").tqdm
@@ -75,21 +81,21 @@ class ProgressBar:
         if self._bar is None or self._bar.disable:
             return
         self._bar.set_description(f"epoch {progress.epoch + 1}/{self.epochs}", refresh=False)
+        accuracy = f", accuracy {progress.correct / progress.count:.1%}" if self.classifies else ""
         self._bar.set_postfix_str(
-            f"loss {progress.loss_sum / progress.count:.3f}, "
-            f"accuracy {progress.correct / progress.count:.1%}",
-            refresh=False,
+            f"loss {progress.loss_sum / progress.count:.3f}{accuracy}", refresh=False
         )
         self._bar.update(images)
 
     def epoch(self, row: Row) -> None:
         """An epoch is done: print its line."""
-        self._print(
-            f"epoch {row['epoch']:3d}/{self.epochs}  "
-            f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:6.2%}  "
-            f"validation loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:6.2%}  "
-            f"{row['images_per_second']:,.0f} {self.unit}/s"
-        )
+        losses = [
+            f"{words} loss {row[f'{name}_loss']:.4f}"
+            + (f" accuracy {row[f'{name}_accuracy']:6.2%}" if self.classifies else "")
+            for name, words in (("train", "train"), ("val", "validation"))
+        ]
+        rate = f"{row['images_per_second']:,.0f} {self.unit}/s"
+        self._print("  ".join([f"epoch {row['epoch']:3d}/{self.epochs}", *losses, rate]))
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -119,6 +119,18 @@ class Progress:
     epoch_seconds: float = 0.0
     seconds: float = 0.0
     best_accuracy: float = -1.0
+    best_loss: float | None = None  # where there are no accuracies
+
+    def is_best(self, row: Row) -> bool:
+        """Whether an epoch's row of metrics is better than all before; it is noted if so."""
+        accuracy, loss = row["val_accuracy"], row["val_loss"]
+        if accuracy is None:
+            is_best = self.best_loss is None or loss < self.best_loss
+            self.best_loss = loss if is_best else self.best_loss
+        else:
+            is_best = accuracy > self.best_accuracy
+            self.best_accuracy = max(accuracy, self.best_accuracy)
+        return is_best
 
     def start_epoch(self, epoch: int) -> None:
         """Begin `epoch` with empty sums."""

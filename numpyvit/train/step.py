@@ -101,8 +101,7 @@ def micro_batch_for(config: Any) -> int:
 
     Fewer than 4 would write gradients of all weights too often.
     """
-    widest = config.num_tokens * max(config.mlp_dim, 3 * config.embed_dim) * 4
-    fitting = max(_CACHE_BYTES // widest, 1)
+    fitting = max(_CACHE_BYTES // (4 * config.widest), 1)
     return min(max(1 << fitting.bit_length() - 1, 4), 32)
 
 
@@ -117,14 +116,15 @@ def evaluate(
 ) -> Evaluation:
     """Loss and confusion of `model`, without dropout, on all of `dataset`.
 
-    `transform(images, rng)` turns the data set's uint8 images into the model's input. Every module
-    is left in the mode in which it came.
+    `transform(images, rng)` turns the data set's uint8 images into the model's input. What the
+    objective draws, it draws from the micro-batch's number: the same every time. Every module is
+    left in the mode in which it came.
     """
 
     def arguments(index: int) -> tuple[Any, ...]:
         end = min((index + 1) * micro_batch, len(dataset))
         indices = numpy.arange(index * micro_batch, end, dtype=numpy.int64)
-        return dataset.images(indices), dataset.labels[indices]
+        return dataset.images(indices), dataset.labels[indices], index
 
     with evaluating(model):
         task = _EvaluationTask(model, transform, objective)
@@ -173,9 +173,9 @@ class _EvaluationTask:
     transform: Any
     objective: Objective
 
-    def __call__(self, images: numpy.ndarray, labels: numpy.ndarray) -> Partial:
+    def __call__(self, images: numpy.ndarray, labels: numpy.ndarray, index: int) -> Partial:
         images = self.transform(images, numpy.random.default_rng(0))
-        with no_grad():
+        with no_grad(), use_generator(Generator(SFC64(index))):
             loss, confusion = self.objective.measure(self.model, _input(self.model, images), labels)
         return [numpy.array(loss), confusion]
 

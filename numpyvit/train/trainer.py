@@ -16,7 +16,7 @@ from numpyvit.optim import LambdaLR, clip_grad_norm_, constant, warmup_cosine
 from numpyvit.train.diagnose import NonFiniteError, first_non_finite, non_finite_gradient
 from numpyvit.train.features import probe_data
 from numpyvit.train.interrupt import Interruption
-from numpyvit.train.objectives import Classification, Objective
+from numpyvit.train.objectives import Objective, objective_of
 from numpyvit.train.parallel import WorkerPool
 from numpyvit.train.probe import Learner, Probe
 from numpyvit.train.progress import ProgressBar
@@ -57,9 +57,9 @@ class Trainer:
         self.train_data, self.val_data = train_data, val_data
         _check_alike(train_data, val_data, sizes=config.weights is None)
         self.model = starting_model(config, folder, val_data, backbone)
-        self.labelling = Labelling(
-            class_names=train_data.class_names, mean=recipe.mean, std=recipe.std
-        )
+        # A model without classes has no names for them.
+        names = train_data.class_names if self.model.config.num_classes else ()
+        self.labelling = Labelling(class_names=names, mean=recipe.mean, std=recipe.std)
         self.loader = Loader(
             train_data,
             recipe.batch_size,
@@ -71,7 +71,7 @@ class Trainer:
         self.state = TrainingState(self.model, recipe)
         self.optimizer = self.state.optimizer
         self.schedule = LambdaLR(self.optimizer, _schedule(recipe, len(self.loader)))
-        self.objective: Objective = Classification(recipe.label_smoothing)
+        self.objective: Objective = objective_of(self.model.config)(recipe.label_smoothing)
         on_gpu = config.device != "cpu"
         self.micro_batch = recipe.batch_size if on_gpu else micro_batch_for(self.model.config)
         self.pool = WorkerPool(1 if on_gpu else workers)
@@ -114,6 +114,7 @@ class Trainer:
             done.epoch * len(self.train_data) + done.count,
             self.recipe.epochs,
             unit="features" if self.config.tune == HEAD else "images",
+            classifies=self.objective.classifies,
         )
         with Interruption() as interruption:
             try:
@@ -226,19 +227,19 @@ class Trainer:
         with self.state.averaged():
             result = self._validate()
         done.seconds += time.perf_counter() - started
+        classifies = self.objective.classifies
         row = {
             "epoch": done.epoch + 1,
             "step": done.step,
             "train_loss": done.loss_sum / done.count,
-            "train_accuracy": done.correct / done.count,
+            "train_accuracy": done.correct / done.count if classifies else None,
             "val_loss": result.loss,
-            "val_accuracy": result.accuracy,
+            "val_accuracy": result.accuracy if classifies else None,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "images_per_second": round(done.count / done.epoch_seconds, 1),
             "seconds": round(done.seconds, 2),
         }
-        is_best = result.accuracy > done.best_accuracy
-        done.best_accuracy = max(done.best_accuracy, result.accuracy)
+        is_best = done.is_best(row)
         done.start_epoch(done.epoch + 1)
         self.folder.append(row)
         if is_best:

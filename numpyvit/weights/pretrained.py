@@ -189,21 +189,23 @@ _Source = tuple[str, Parts, tuple[str, ...], Preprocessing]
 
 
 def _own(path: Path) -> _Source:
-    """A checkpoint of numpyvit's own: all is in its record."""
+    """A checkpoint of numpyvit's own: all is in its record. Of a MAE, the encoder is taken."""
     try:
         saved: SavedModel = load_model(path)
         preprocessing = _preprocessing(saved)
     except ValueError as error:
         raise WeightFileError(printable(str(error), _LONGEST_LINE)) from error
+    model = saved.model.backbone()
     entries = {
         name: Entry(name, (Piece(name, array.shape, array.shape, functools.partial(_same, array)),))
-        for name, array in saved.model.state_dict().items()
+        for name, array in model.state_dict().items()
     }
-    config = saved.model.config
+    config = model.config
     report = [
         ("file", str(path)),
         ("container", "numpyvit's own checkpoint"),
         ("model", f"{saved.name}, by the file's record"),
+        *([("left out", text)] if (text := saved.model.left_out()) else []),
     ]
     first = config.num_positions - config.num_patches
     parts = Parts(str(path), config, entries, first, report=report)
