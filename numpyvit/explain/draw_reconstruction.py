@@ -41,7 +41,7 @@ def draw_reconstruction(
     The last of the four is the reconstruction with the visible patches pasted in: as they have no
     part in the loss, a model may make anything of them. Floats are un-normalised with `mean` and
     `std`, uint8 is shown as it is. The `title` is for what else there is to know: of a model with
-    `norm_pix`, for instance, that the brightness and contrast of hidden patches are the image's own.
+    `norm_pix`, for instance, that brightness and contrast of hidden patches are the image's own.
     """
     true, made = (displayable(array, mean, std) for array in (images, reconstruction))
     check_count("draw_reconstruction", len(true), reconstructions=len(made), masks=len(mask))
