@@ -69,13 +69,12 @@ def measure_heads(model: ImageModel, images: Array, *, rescale: bool = True) -> 
     """
     config, prefix = model.config, model.config.num_prefix_tokens
     far = functools.partial(attention_distance, patch_size=config.patch_shape, grid=config.grid)
-    distance = np.zeros((len(model.blocks), model.config.num_heads))
-    entropy = np.zeros_like(distance)
+    distance, entropy = np.zeros((2, 1, 1))
     for seen in observe_attention(model, images):
-        for block, weights in enumerate(seen.attention):
-            apart = far(weights, num_prefix_tokens=prefix, rescale=rescale)
-            distance[block] += apart.sum(0) / len(images)
-            entropy[block] += attention_entropy(weights, prefix).sum(0) / len(images)
+        apart = [far(each, num_prefix_tokens=prefix, rescale=rescale) for each in seen.attention]
+        spread = [attention_entropy(each, prefix) for each in seen.attention]
+        distance = distance + np.sum(apart, 1) / len(images)
+        entropy = entropy + np.sum(spread, 1) / len(images)
     patches = config.num_patches
     even = np.full((1, 1, patches, patches), 1 / patches)
     return HeadMeasures(distance, entropy, far(even, num_prefix_tokens=0).item(), math.log(patches))

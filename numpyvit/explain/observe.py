@@ -27,6 +27,7 @@ _AT_ONCE, _WITH_TAPE = 4, 2
 class Observed:
     """Attention weights (B, H, N, N) by block, and the gradients of the targets' logits to them.
 
+    Of a block with several attentions side by side, the heads of all, in their order.
     `gradients` is empty where not asked for; `targets` (B,) are the classes that they belong to.
     """
 
@@ -53,7 +54,8 @@ def observe_attention(model: ImageModel, images: Array, blocks: slice = ALL) -> 
         with evaluating(model), no_grad():
             group = to_device(images[start : start + _AT_ONCE], model.device)
             output: ViTOutput = model(group, return_attention=True)
-        attention = [to_numpy(weights.data) for weights in output.attention[blocks]]
+        groups = _by_block(model, output)[blocks]
+        attention = [_as_one([weights.data for weights in each]) for each in groups]
         yield Observed(attention, [], to_numpy(output.logits.data).argmax(-1))
 
 
@@ -79,11 +81,13 @@ def observe_gradients(
         seed = np.zeros_like(logits)
         # Images do not influence each other, so one walk back serves all of them.
         seed[np.arange(len(chosen)), chosen] = 1
-        weights = output.attention[blocks]
-        slopes = gradients(output.logits, weights, to_device(seed, model.device))
-        attention = [to_numpy(tensor.data) for tensor in weights]
-        del output, weights  # what is left of the tape, before the caller works
-        yield Observed(attention, [to_numpy(slope) for slope in slopes], chosen)
+        groups = _by_block(model, output)[blocks]
+        weights = [tensor for each in groups for tensor in each]
+        found = iter(gradients(output.logits, weights, to_device(seed, model.device)))
+        attention = [_as_one([tensor.data for tensor in each]) for each in groups]
+        slopes = [_as_one([next(found) for _ in each]) for each in groups]
+        del output, groups, weights  # what is left of the tape, before the caller works
+        yield Observed(attention, slopes, chosen)
 
 
 def check_block(component: str, model: ImageModel, block: int) -> int:
@@ -94,6 +98,19 @@ def check_block(component: str, model: ImageModel, block: int) -> int:
             f"[{component}] expected a block from {-depth} to {depth - 1}, got {block}"
         )
     return block % depth
+
+
+def _by_block(model: ImageModel, output: ViTOutput) -> list[list[Tensor]]:
+    """The weights of each block's attentions: of one, as a rule."""
+    maps = output.attention
+    count = len(maps) // len(model.blocks)
+    return [maps[start : start + count] for start in range(0, len(maps), count)]
+
+
+def _as_one(arrays: list[Array]) -> Floats:
+    """What several attentions side by side add up is that of one with the heads of all."""
+    found = [to_numpy(array) for array in arrays]
+    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
 
 def _checked(images: Array) -> int:

@@ -27,8 +27,10 @@ def tokens_read(config: ViTConfig) -> Floats:
     """How much the head reads of each token, (N,), sum 1: whose rows a map is taken from.
 
     The class token; with a head for the distillation token as well, half of each, as the logits are
-    the mean of both. Models that average the patches, or pool them by attention: every patch alike.
-    Class token and mean of the patches joined (DINOv2's head): half for the one, half for the rest.
+    the mean of both. Models that average the patches: every patch alike. So too where the shares
+    depend on the image, as in pooling by maximum, score or attention: what those prefer is not in
+    the map. Class token and mean of the patches joined (DINOv2's head): half for the one, half for
+    the rest.
     """
     prefix, patches = config.num_prefix_tokens, config.num_patches
     shares = np.zeros(prefix + patches)

@@ -37,10 +37,11 @@ def start_structured(model: ImageModel, rng: Generator) -> None:
             scale = in_features**-0.5
             _set_linear(module, scale * rng.standard_normal((out_features, in_features)))
     for block in model.blocks:
-        if isinstance(block.mlp, Mlp | SwiGLU):
-            block.mlp.fc2.weight.data *= BRANCH_SCALE
-        if isinstance(block.attn, Attention | WindowAttention):
-            _start_mimetic(block.attn, rng)
+        for _, module in block.named_modules():
+            if isinstance(module, Mlp | SwiGLU):
+                module.fc2.weight.data *= BRANCH_SCALE
+            elif isinstance(module, Attention | WindowAttention):
+                _start_mimetic(module, rng)
     for name, module in model.named_modules():
         if isinstance(module, Linear) and f"{name}.".startswith(model.head_names):
             _set_linear(module, init.trunc_normal(module.weight.shape, rng))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tolerances import GRADCHECK, assert_close, assert_same_bits, relative_l2
 
-from numpyvit import Tensor, create_model, functional, no_grad
+from numpyvit import Tensor, create_model, functional, gradients, no_grad
 from numpyvit.explain import (
     GRADIENT_METHODS,
     METHODS,
@@ -14,6 +14,7 @@ from numpyvit.explain import (
     explain,
     gradcam,
     gradient_rollout,
+    measure_heads,
     observe_attention,
     observe_gradients,
     patch_map,
@@ -31,6 +32,8 @@ TOKEN_RULES = {
     "average": {"pooling": "avg"},
     "average without class token": {"pooling": "avg", "class_token": False},
     "class token and average": {"pooling": "token_avg", "num_registers": 2},
+    "maximum": {"pooling": "max"},
+    "scores": {"pooling": "score", "class_token": False},
     "attention pooling": {"pooling": "map", "class_token": False},
     "positions of patches": {"positions": "patches", "num_registers": 4},
 }
@@ -89,6 +92,37 @@ def test_maps_are_rows_of_the_tokens_that_the_head_reads(
 
     assert_close(class_attention(model, images, 1), expected(weights[1]))
     assert_close(explain(model, images, "rollout"), expected(rollout(weights)))
+
+
+def test_attentions_side_by_side_are_one_with_all_their_heads(rng: np.random.Generator) -> None:
+    model, images = tiny(block="parallel_things").eval(), pictures(rng)
+    output = model(Tensor(images, requires_grad=True), return_attention=True)
+    maps = output.attention
+    assert len(maps) == 6
+    chosen = np.zeros((2, 5))
+    chosen[:, 3] = 1
+    slopes = gradients(output.logits, maps, chosen)
+    (seen,) = observe_gradients(model, images, 3, slice(1, None))
+    for block in (1, 2):
+        heads = np.concatenate([each.numpy() for each in maps[2 * block : 2 * block + 2]], 1)
+        assert heads.shape == (2, 6, 17, 17)
+        assert_close(seen.attention[block - 1], heads)
+        assert_close(
+            seen.gradients[block - 1], np.concatenate(slopes[2 * block : 2 * block + 2], 1)
+        )
+        assert_close(class_attention(model, images, block), heads[..., 0, 1:].reshape(2, 6, 4, 4))
+    assert measure_heads(model, images).distance.shape == (3, 6)
+
+
+@pytest.mark.parametrize("block", ["post_norm", "res_post_norm", "parallel", "parallel_things"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_maps_models_of_any_blocks(
+    rng: np.random.Generator, block: str, method: str
+) -> None:
+    maps = explain(tiny(block=block), pictures(rng, 5), method)
+    assert maps.shape == (5, 4, 4)
+    assert np.isfinite(maps).all()
+    assert maps.max() > 0
 
 
 def test_shares_of_the_tokens_sum_to_one() -> None:

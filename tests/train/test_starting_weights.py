@@ -51,6 +51,17 @@ def test_the_seed_decides_the_weights(how):
     assert not np.array_equal(one["blocks.0.attn.qkv.weight"], other["blocks.0.attn.qkv.weight"])
 
 
+def test_the_structured_start_reaches_every_attention_and_mlp_of_a_block():
+    model = started(CIFAR, block="parallel_things", depth=1)
+    (block,) = model.blocks
+    for attention in block.attns:
+        _, _, value, projection = weights_of(attention["attn"])
+        assert diagonal_and_rest(value.T @ projection.T)[0] < -0.2
+    for mlp in block.ffns:
+        deviation = mlp["mlp"].fc2.weight.data.std()
+        assert abs(deviation * 192**0.5 - 0.5) < 0.05
+
+
 def test_timms_start_has_weights_of_deviation_0_02_and_biases_of_0():
     model = started("vit_tiny_patch16_224", "timm", depth=2)
     for name, module in model.named_modules():
