@@ -253,18 +253,6 @@ RECIPES: dict[str, Recipe] = {
         crop_padding=0,
         crop_scale=0.2,
     ),
-    "mae": Recipe(
-        source="He et al. 2022 (MAE), table 8; fewer epochs, and batch size and learning rate as "
-        "found to suit CIFAR-10",
-        epochs=50,
-        batch_size=256,
-        lr=1.5e-3,
-        beta2=0.95,
-        warmup_epochs=2.5,
-        initialization="timm",
-        crop_padding=0,
-        crop_scale=0.2,
-    ),
     "deit": Recipe(
         source="Touvron et al. 2021 (DeiT), table 9, for ImageNet; learning rate 5e-4 x batch size "
         "/ 512, and no moving average, which gave it 0.1 points",
