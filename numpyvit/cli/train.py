@@ -17,13 +17,15 @@ from numpyvit.cli import errors, output, parsing, run_data
 from numpyvit.cli.output import note
 from numpyvit.cli.train_options import add_options, configuration, open_weights
 from numpyvit.data.catalogue import NAMES
-from numpyvit.models import ImageModel
+from numpyvit.models import VARIANTS, ImageModel
 from numpyvit.train import (
     HEAD,
     RunConfig,
     RunFolder,
+    Teaching,
     Trainer,
     TrainingInterrupted,
+    fingerprint,
     next_folder,
     write_pictures,
 )
@@ -50,6 +52,7 @@ numpyvit train --data cifar10 --epochs 100
 numpyvit train --data photos/ --out runs/photos --lr 0.001
 numpyvit train --weights deit_tiny.safetensors --data photos/
 numpyvit train --weights deit_tiny.safetensors --data photos/ --tune head
+numpyvit train --data cifar10 --model deit_cifar_distilled_patch4_32 --teacher TEACHER.npz
 numpyvit train --data cifar10 --model mae_vit_cifar_patch4_32 --out runs/mae
 numpyvit train --data cifar10 --weights runs/mae
 numpyvit train --resume runs/photos
@@ -76,20 +79,23 @@ def run(args: argparse.Namespace) -> int:
         before = folder.config()
         config = _moved(before, args.data, args.data_dir)
         output.writable_folder(folder.path)
-        trainer = _prepared(config, folder, args.workers)
         if config != before:
             folder.write_config(config)
+        if not _named_teacher(config):
+            trainer = _prepared(config, folder, args.workers)
     else:
         source = open_weights(args)
         config = configuration(args, source)
         folder = RunFolder(args.out or next_folder("runs", Path(config.data).name))
         with _created(folder, config):
             model = None if source is None else source.model
-            trainer = _prepared(config, folder, args.workers, model)
-    _check_rows(trainer)
-    note(_plan(trainer))
+            alone = dataclasses.replace(config, teaching=None) if _named_teacher(config) else config
+            trainer = _prepared(alone, folder, args.workers, model)
     try:
-        rows = trainer.fit()
+        if _named_teacher(config):
+            config = _taught(config, folder, args.workers)
+            trainer = _prepared(config, folder, args.workers)
+        rows = _fit(trainer)
     except TrainingInterrupted as stop:
         note(
             f"numpyvit: {str(stop).partition(': continue with')[0]}; continue with\n  "
@@ -99,6 +105,38 @@ def run(args: argparse.Namespace) -> int:
     pictures = write_pictures(trainer)
     print(_summary(trainer, rows, pictures))
     return errors.SUCCESS
+
+
+def _fit(trainer: Trainer) -> list[Row]:
+    """Train, with the plan on stderr."""
+    _check_rows(trainer)
+    note(_plan(trainer))
+    return trainer.fit()
+
+
+def _named_teacher(config: RunConfig) -> Teaching | None:
+    """The teacher that is only named, and still to be trained, if there is one."""
+    teaching = config.teaching
+    return teaching if teaching and teaching.weights in VARIANTS else None
+
+
+def _taught(config: RunConfig, folder: RunFolder, workers: int | None) -> RunConfig:
+    """Train the teacher that is named, on the same data in the same way, in the folder's teacher/.
+
+    From then on the run's configuration names its weights.
+    """
+    teaching, own = _named_teacher(config), RunFolder(folder.path / "teacher")
+    if teaching is None:
+        return config
+    settings = dataclasses.replace(config, model=teaching.weights, model_settings={}, teaching=None)
+    if not own.config_file.exists():
+        own.create(settings)
+    _fit(_prepared(settings, own, workers))
+    path = own.last.resolve()
+    teaching = dataclasses.replace(teaching, weights=str(path), sha256=fingerprint(path))
+    config = dataclasses.replace(config, teaching=teaching)
+    folder.write_config(config)
+    return config
 
 
 def _refuse_with_resume(args: argparse.Namespace) -> None:
@@ -193,6 +231,7 @@ def _plan(trainer: Trainer) -> str:
         [
             ("model", f"{config.model}, {trainer.model.num_parameters():,} parameters"),
             *_plan_of_tuning(trainer),
+            *_plan_of_teaching(config),
             (
                 "data",
                 f"{config.data}: {len(trainer.train_data):,} training images, "
@@ -229,6 +268,16 @@ def _plan_of_tuning(trainer: Trainer) -> list[tuple[str, str]]:
         ("trained", f"{config.tune}: {trained:,} parameters{slower}"),
         ("pictures", config.preprocessing.describe()),
     ]
+
+
+def _plan_of_teaching(config: RunConfig) -> list[tuple[str, str]]:
+    """Who teaches, and how; nothing without a teacher."""
+    teaching = config.teaching
+    if teaching is None:
+        return []
+    softness = f" at temperature {teaching.temperature:g}" if teaching.kind == "soft" else ""
+    how = f"{teaching.kind}{softness}, {teaching.share:.0%} of the loss"
+    return [("teacher", f"{teaching.weights} ({how})")]
 
 
 def _summary(trainer: Trainer, rows: list[Row], pictures: list[Path]) -> str:

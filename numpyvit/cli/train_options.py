@@ -6,11 +6,13 @@ import argparse
 from typing import Any
 
 from numpyvit.cli import errors, opening, output, parsing, run_data
-from numpyvit.models import model_config
+from numpyvit.models import VARIANTS, model_config
 from numpyvit.train import (
     HEAD,
+    KINDS,
     RECIPES,
     RunConfig,
+    Teaching,
     check_tune,
     fingerprint,
     last_blocks,
@@ -76,6 +78,7 @@ def add_options(parser: parsing.Parser) -> None:
         "with --weights what --set of `numpyvit predict` is; can be repeated",
     )
     _add_tuning_options(parser.add_argument_group("fine-tuning"))
+    _add_teaching_options(parser.add_argument_group("distillation"))
     _add_recipe_options(parser.add_argument_group("recipe"))
     _add_augmentation_options(
         parser.add_argument_group("recipe: against overfitting", "0 is off (1 of --repeats)")
@@ -96,6 +99,32 @@ def _add_tuning_options(group: Any) -> None:
         type=tuned_part,
         help="what is trained: all (default), last:N (the last N blocks and the head), or head "
         "(a linear probe: what the head reads of each picture is computed once)",
+    )
+
+
+def _add_teaching_options(group: Any) -> None:
+    group.add_argument(
+        "--teacher",
+        metavar="FILE",
+        help="learn from this model as well: whatever --weights takes, with the same classes, or "
+        "the name of a model, which is then trained first, in the run folder's teacher/",
+    )
+    group.add_argument(
+        "--distillation",
+        choices=KINDS,
+        help="from the teacher's answers (hard, the default), or from its probabilities (soft)",
+    )
+    group.add_argument(
+        "--temperature",
+        metavar="X",
+        type=parsing.positive_real,
+        help="of a soft teacher's probabilities (default 3)",
+    )
+    group.add_argument(
+        "--teacher-share",
+        metavar="X",
+        type=parsing.share,
+        help="of the loss, the rest is the labels' (default 0.5)",
     )
 
 
@@ -263,6 +292,7 @@ def configuration(args: argparse.Namespace, source: Pretrained | None = None) ->
         device=args.device or "cpu",
         validation_split=args.validation_split or 0,
         train_images=args.train_images or 0,
+        teaching=_teaching(args),
         **settings,
     )
     if source is None:
@@ -274,6 +304,26 @@ def _settings_of_model(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of the named model that --set and --image-size replace."""
     size = {} if args.image_size is None else {"image_size": args.image_size}
     return size | dict(args.settings or ())
+
+
+def _teaching(args: argparse.Namespace) -> Teaching | None:
+    """What --teacher and its options ask for; of one still to be trained, its future folder."""
+    options = {
+        "kind": args.distillation,
+        "temperature": args.temperature,
+        "share": args.teacher_share,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    if args.teacher is None:
+        if given:
+            raise ValueError("expected --teacher with the options of distillation, got none")
+        return None
+    if args.teacher in VARIANTS:
+        if args.weights is not None:
+            raise ValueError("expected a file as --teacher with --weights, got a model's name")
+        return Teaching(weights=args.teacher, **given)
+    path = opening.weights_file(args.teacher).resolve()
+    return Teaching(weights=str(path), sha256=fingerprint(path), **given)
 
 
 def _recipe_name(args: argparse.Namespace, data: str) -> str:

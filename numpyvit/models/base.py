@@ -157,6 +157,11 @@ class ImageModel(Module):
         """(B, N, D) -> logits (B, num_classes)."""
         return self.head(self.forward_pooled(tokens))
 
+    def forward_heads(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, D) -> logits to learn labels with, and a teacher's answers: mostly the same."""
+        logits = self.forward_head(tokens)
+        return logits, logits
+
     def forward(
         self,
         images: Tensor | Array,

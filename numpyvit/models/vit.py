@@ -83,15 +83,17 @@ class VisionTransformer(ImageModel):
         return self.pre_logits(self.fc_norm(self.attn_pool(tokens)))
 
     def forward_heads(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, D) -> logits of the head and of the distillation token's, to be trained apart."""
-        return self.head(self.forward_pooled(tokens)), self.head_dist(tokens[:, 1])
+        """(B, N, D) -> logits of the head, and of that of the distillation token if there is one.
+
+        Each (B, num_classes): what distillation trains (Touvron et al. 2021, section 4).
+        """
+        logits = self.head(self.forward_pooled(tokens))
+        return logits, self.head_dist(tokens[:, 1]) if self.config.distillation_head else logits
 
     def forward_head(self, tokens: Tensor) -> Tensor:
         """(B, N, D) -> logits (B, num_classes); of a model with two heads, their mean."""
-        if not self.config.distillation_head:
-            return self.head(self.forward_pooled(tokens))
         logits, distilled = self.forward_heads(tokens)
-        return (logits + distilled) * 0.5  # Touvron et al. 2021, section 4
+        return logits if logits is distilled else (logits + distilled) * 0.5
 
     @property
     def tokens_read(self) -> int | None:

@@ -14,6 +14,7 @@ from numpyvit.train.objectives import (
     Reconstruction,
     objective_of,
 )
+from numpyvit.train.distillation import KINDS, Distillation, Teacher, Teaching
 from numpyvit.train.step import Evaluation, StepResult, evaluate, micro_batch_for, set_gradients
 from numpyvit.train.recipes import RECIPES, Recipe, recipe
 from numpyvit.train.tuning import (
@@ -38,9 +39,11 @@ from numpyvit.train.pictures import class_probabilities, write_pictures
 
 __all__ = [
     "HEAD",
+    "KINDS",
     "OBJECTIVES",
     "RECIPES",
     "Classification",
+    "Distillation",
     "Evaluation",
     "FeatureData",
     "Interruption",
@@ -55,6 +58,8 @@ __all__ = [
     "RunConfig",
     "RunFolder",
     "StepResult",
+    "Teacher",
+    "Teaching",
     "Trainer",
     "TrainingInterrupted",
     "TrainingState",

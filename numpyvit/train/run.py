@@ -13,6 +13,7 @@ from numpyvit import models
 from numpyvit.data import Preprocessing
 from numpyvit.data.catalogue import NAMES
 from numpyvit.models import Labelling, load_model, save_model
+from numpyvit.train.distillation import Teaching
 from numpyvit.train.recipes import Recipe
 from numpyvit.train.state import TrainingState
 from numpyvit.train.tuning import ALL, HEAD, last_blocks
@@ -31,7 +32,8 @@ class RunConfig:
     `model_settings` replace fields of the named model's configuration. With `weights`, a path,
     training starts from these; `weights_sha256` tells whether they are still the same, and
     `weights_settings` correct what `load_pretrained` concludes. `tune` says what of them is trained
-    (see `last_blocks`) and `preprocessing` how pictures become what they take.
+    (see `last_blocks`) and `preprocessing` how pictures become what they take. `teaching` names a
+    teacher to learn from.
     """
 
     data: str = "shapes"
@@ -49,6 +51,7 @@ class RunConfig:
     weights_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     tune: str = ALL
     preprocessing: Preprocessing | None = None
+    teaching: Teaching | None = None
 
     def __post_init__(self) -> None:
         for name in ("data", "model", "recipe_name", "device", "tune"):
@@ -78,6 +81,10 @@ class RunConfig:
                 "[RunConfig] expected a recipe without flips and crops for 'head', whose features "
                 f"are computed once, got {self.recipe_name!r}; take --recipe probe"
             )
+        if not isinstance(self.teaching, Teaching | None):
+            raise ValueError(f"[RunConfig] expected a Teaching, got {self.teaching!r}")
+        if self.tune == HEAD and self.teaching:
+            raise ValueError("[RunConfig] expected no teacher with tune 'head', got one")
         if self.weights is not None and self.preprocessing is None:
             raise ValueError("[RunConfig] expected a preprocessing with weights, got none")
 
@@ -97,9 +104,12 @@ class RunConfig:
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in fields["recipe"].items()
             }
+            parts: dict[str, Any] = {"recipe": Recipe(**recipe)}
             if (rule := fields.get("preprocessing")) is not None:
-                rule = Preprocessing.from_dict(rule)
-            return cls(**{**fields, "recipe": Recipe(**recipe), "preprocessing": rule})
+                parts["preprocessing"] = Preprocessing.from_dict(rule)
+            if (teaching := fields.get("teaching")) is not None:
+                parts["teaching"] = Teaching(**teaching)
+            return cls(**{**fields, **parts})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"[RunConfig] expected the configuration of a run, got something else ({error})"
@@ -296,7 +306,7 @@ class RunFolder:
 def _differences(before: RunConfig, now: RunConfig) -> list[str]:
     """In which fields two configurations differ, in words; where the files lie does not matter."""
     old, new = _flat(before), _flat(now)
-    places = {"data_dir", "weights"}
+    places = {"data_dir", "weights", "teaching.weights"}
     if before.data not in NAMES and now.data not in NAMES:
         places.add("data")  # folders
     return [
@@ -307,9 +317,9 @@ def _differences(before: RunConfig, now: RunConfig) -> list[str]:
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:
-    """The fields by name, those of the recipe and of the preprocessing as `recipe.lr`."""
+    """The fields by name, those of its parts as `recipe.lr`."""
     fields = config.to_dict()
-    for part in ("recipe", "preprocessing"):
+    for part in ("recipe", "preprocessing", "teaching"):
         fields |= {f"{part}.{name}": value for name, value in (fields.pop(part) or {}).items()}
     return fields
 

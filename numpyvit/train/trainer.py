@@ -14,6 +14,7 @@ from numpyvit.explain import evaluating
 from numpyvit.models import ImageModel, Labelling
 from numpyvit.optim import LambdaLR, clip_grad_norm_, constant, warmup_cosine
 from numpyvit.train.diagnose import NonFiniteError, first_non_finite, non_finite_gradient
+from numpyvit.train.distillation import Distillation
 from numpyvit.train.features import probe_data
 from numpyvit.train.interrupt import Interruption
 from numpyvit.train.objectives import Objective, objective_of
@@ -22,7 +23,7 @@ from numpyvit.train.probe import Learner, Probe
 from numpyvit.train.progress import ProgressBar
 from numpyvit.train.recipes import Recipe
 from numpyvit.train.run import Row, RunConfig, RunFolder
-from numpyvit.train.starting import starting_model
+from numpyvit.train.starting import fingerprint, starting_model
 from numpyvit.train.state import TrainingState
 from numpyvit.train.step import Evaluation, StepResult, evaluate, micro_batch_for, set_gradients
 from numpyvit.train.tuning import HEAD, start_training
@@ -71,7 +72,7 @@ class Trainer:
         self.state = TrainingState(self.model, recipe)
         self.optimizer = self.state.optimizer
         self.schedule = LambdaLR(self.optimizer, _schedule(recipe, len(self.loader)))
-        self.objective: Objective = objective_of(self.model.config)(recipe.label_smoothing)
+        self.objective = self._objective()
         on_gpu = config.device != "cpu"
         self.micro_batch = recipe.batch_size if on_gpu else micro_batch_for(self.model.config)
         self.pool = WorkerPool(1 if on_gpu else workers)
@@ -81,9 +82,30 @@ class Trainer:
         self._prepare: Transform = recipe.normalize()
         self.progress = folder.restore(config, self.state, self.labelling, len(train_data))
 
+    def _objective(self) -> Objective:
+        """What is minimised. Raises ValueError for a teacher that does not fit."""
+        smoothing, teaching = self.recipe.label_smoothing, self.config.teaching
+        kind = objective_of(self.model.config)
+        if teaching is None:
+            return kind(smoothing)
+        if not kind.classifies:
+            raise ValueError(
+                f"[train] expected no teacher for {self.config.model}, which learns no classes; "
+                "leave it out"
+            )
+        if teaching.sha256 not in (None, fingerprint(teaching.weights)):
+            raise ValueError(
+                f"[train] expected the teacher that the run was set up with, but "
+                f"{teaching.weights} has changed; put it back, or start another run"
+            )
+        objective = Distillation(smoothing, teaching=teaching, labelling=self.labelling)
+        objective.teacher(self.model)
+        return objective
+
     def fit(self) -> list[Row]:
         """Train to the last epoch and return the rows of metrics, one an epoch.
 
+        The model has its averaged weights then, where the recipe asks for an average.
         Raises TrainingInterrupted after a Ctrl-C, with the work saved, and NonFiniteError.
         """
         done = self.progress
@@ -94,6 +116,7 @@ class Trainer:
             if self.config.tune == HEAD and done.epoch < self.recipe.epochs:
                 self._use_features()
             self._train()
+        self.state.finish()
         return self.folder.rows()
 
     def _use_features(self) -> None:
