@@ -12,7 +12,7 @@ from numpyvit import functional
 from numpyvit.backend import Array, to_device, to_numpy
 from numpyvit.compress.sharing import plain_attention, share
 from numpyvit.models import VisionTransformer
-from numpyvit.nn import Attention, Linear, Module, Parameter
+from numpyvit.nn import Attention, Module, Parameter, RelativeBias
 from numpyvit.tensor import Tensor, gradients
 
 _AT_ONCE = 32  # images
@@ -128,10 +128,12 @@ def _keep_heads(attention: Attention, staying: list[int]) -> None:
     _pick(attention.qkv, "weight", rows.ravel())
     _pick(attention.qkv, "bias", rows.ravel())
     _pick(attention.proj, "weight", (slice(None), columns))
+    if isinstance(attention.rel_pos, RelativeBias):
+        _pick(attention.rel_pos, "relative_position_bias_table", (slice(None), staying))
     attention.num_heads = len(staying)
 
 
-def _pick(layer: Linear, name: str, key: Any) -> None:
+def _pick(layer: Module, name: str, key: Any) -> None:
     """The parameter `name` replaced by a part of it."""
     parameter = getattr(layer, name)
     if parameter is not None:

@@ -11,7 +11,7 @@ from numpyvit import functional
 from numpyvit.backend import Array, array_module
 from numpyvit.compress.sharing import plain_attention
 from numpyvit.models import VisionTransformer
-from numpyvit.nn import Attention, Block, current_generator
+from numpyvit.nn import Attention, AttentionPositions, Block
 from numpyvit.tensor import Tensor
 
 
@@ -112,10 +112,13 @@ class ShortenedTransformer(VisionTransformer):
     attends_globally = False  # weights between tokens that stand for several, or for a part
 
     def __init__(self, model: VisionTransformer, shorten: Shorten) -> None:
-        plain_attention(model)
-        for block in model.blocks:
-            if type(block) is not Block:
-                raise ValueError(f"[compress] expected pre-norm blocks, got {type(block).__name__}")
+        parts = [*model.blocks, *(attention.rel_pos for attention in plain_attention(model))]
+        for part in parts:
+            if type(part) not in (Block, AttentionPositions):
+                raise ValueError(
+                    "[compress] expected pre-norm blocks, and attention that knows no places, got "
+                    f"{type(part).__name__}"
+                )
         vars(self).update(vars(model))
         self.shorten = shorten
 
@@ -175,7 +178,8 @@ def merge_tokens(model: VisionTransformer, count: int | Iterable[int]) -> Shorte
 
     Attention weighs a token by its size (equation 1). `count` may be a number for each block. The
     last block merges nothing where only the class token is read after it. Weights are shared with
-    `model`. Raises ValueError for numbers below 0 or for other than plain pre-norm blocks.
+    `model`. Raises ValueError for numbers below 0, other than pre-norm blocks, and positions inside
+    attention.
     """
     counts = _for_blocks(model, count)
     if any(each < 0 for each in counts):
@@ -195,7 +199,8 @@ def prune_tokens(
     Of the patches, the share `keep_rate` with most attention of the class token stays in each of
     `blocks`: those after a quarter, a half and three quarters of the depth by default, as there.
     Weights are shared with `model`. Raises ValueError for a rate outside (0, 1], a block that is
-    not there, a model without a class token, and other than plain pre-norm blocks.
+    not there, a model without a class token, other than pre-norm blocks, and positions inside
+    attention.
     """
     depth = len(model.blocks)
     chosen = {depth * part // 4 for part in (1, 2, 3)} if blocks is None else set(blocks)
@@ -222,22 +227,11 @@ def _attend(
     attention: Attention, x: Tensor, sizes: Tensor | None, maps: Any, keep: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `attention` gives, each key counted `sizes` times; its queries and keys."""
-    p = attention.attention_drop.p if attention.training else 0.0
-    options: dict[str, Any] = {"dropout_p": p, "rng": current_generator() if p else None}
     qkv = attention.qkv(x)
-    b, n, width = qkv.shape
-    heads = qkv.reshape(b, n, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)  # 3 b h n k
-    q, k, v = attention.q_norm(heads[0])[:, :, :keep], attention.k_norm(heads[1]), heads[2]
     bias = None if sizes is None else sizes.log().transpose(1, 2)[:, None]  # b n 1 -> b 1 1 n
-    if maps is None:
-        y = functional.scaled_dot_product_attention(q, k, v, bias, **options)
-    else:
-        y, weights = functional.scaled_dot_product_attention(
-            q, k, v, bias, return_weights=True, **options
-        )
-        maps.append(weights)
-    y = y.transpose(1, 2).reshape(b, -1, width // 3)  # b h n k -> b n (h k)
-    return attention.proj_drop(attention.proj(y)), q, k
+    y = attention.proj_drop(attention.proj(attention.attend(qkv, bias, maps, keep)))
+    heads = qkv.reshape(*x.shape[:2], 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    return y, attention.q_norm(heads[0]), attention.k_norm(heads[1])  # b h n k
 
 
 def _most_alike(keys: Array, front: int, count: int) -> tuple[Array, Array, Array]:

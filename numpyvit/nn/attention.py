@@ -54,21 +54,32 @@ class Attention(Module):
 
         With `keep`, only the first `keep` tokens attend (to all) and are returned.
         """
+        y = self.attend(self.qkv(x), self.rel_pos.bias(), maps, keep)
+        return self.proj_drop(self.proj(y))
+
+    def attend(
+        self,
+        qkv: Tensor,
+        bias: Tensor | None,
+        maps: list[Tensor] | None = None,
+        keep: int | None = None,
+    ) -> Tensor:
+        """What the heads make of `qkv` (B, N, 3*dim), before `proj`: (B, N, dim).
+
+        `bias`, broadcast to (B, H, N, N), is added to the scaled scores.
+        """
         p = self.attention_drop.p if self.training else 0.0
         rng = current_generator() if p else None
-        qkv, bias = self.qkv(x), self.rel_pos.bias()
         if maps is None and not self.qk_norm:
-            y = functional.packed_attention(
+            return functional.packed_attention(
                 self.rel_pos.turn(qkv, 2 * self.num_heads),  # those of queries and of keys
-                None if bias is None else bias[:, :keep],
+                None if bias is None else bias[..., :keep, :],
                 num_heads=self.num_heads,
                 dropout=p,
                 rng=rng,
                 num_queries=keep,
             )
-        else:
-            y = self._by_heads(qkv, bias, maps, p, rng)[:, :keep]
-        return self.proj_drop(self.proj(y))
+        return self._by_heads(qkv, bias, maps, p, rng)[:, :keep]
 
     def _by_heads(
         self,

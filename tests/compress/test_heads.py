@@ -17,6 +17,8 @@ from numpyvit.compress import gate_heads, head_importance, least_important, prun
 REMOVED = {0: [1], 2: [0, 1]}
 CONFIGS: list[dict[str, Any]] = [
     {},
+    {"positions": "relative"},
+    {"positions": "rotary", "block": "parallel"},
     {"qkv_bias": False, "qk_norm": True, "pooling": "avg"},
     {"layer_scale": 0.5, "distillation_token": True, "distillation_head": True},
 ]
@@ -49,6 +51,10 @@ def test_a_pruned_model_is_the_gated_one(changes: dict[str, Any]) -> None:
             full = full.reshape(3, 3, 4, *full.shape[1:])[:, staying].reshape(gradient.shape)
         elif name == "blocks.2.attn.proj.weight":
             full = full.reshape(12, 3, 4)[:, staying].reshape(gradient.shape)
+        elif name.endswith("bias_table"):
+            full = full[
+                :, [0, 2] if "blocks.0." in name else staying if ".2." in name else [0, 1, 2]
+            ]
         elif name.startswith("blocks.0.attn") and full.shape != gradient.shape:
             continue
         assert_close(gradient, full, op=name, scale=1.0 if "k_norm.bias" in name else None)

@@ -19,8 +19,9 @@ def test_the_weights_are_the_models_own_and_its_attention_stays_as_it_was() -> N
     assert all(type(block.attn) is Attention for block in model.blocks)
 
 
-def test_windows_as_large_as_the_image_are_full_attention() -> None:
-    model = model_of(num_registers=2)
+@pytest.mark.parametrize("positions", ["all", "relative", "rotary"])
+def test_windows_as_large_as_the_image_are_full_attention(positions: str) -> None:
+    model = model_of(num_registers=2, positions=positions)
     assert_close(attend_locally(model, 4, "window")(images_of(2)), model(images_of(2)))
 
 

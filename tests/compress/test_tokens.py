@@ -240,19 +240,14 @@ def test_a_shortened_model_trains_with_dropout() -> None:
         (lambda model: merge_tokens(model, (1, 2)), "expected 3 numbers, one a block, got 2"),
         (lambda model: prune_tokens(model, 0.0), r"\[prune_tokens\] expected 0 < keep_rate <= 1"),
         (lambda model: prune_tokens(model, 0.5, [3]), "blocks from 0 to 2"),
-        (lambda model: prune_tokens(other(model), 0.5), "expected a model with a class token"),
-        (lambda model: merge_tokens(with_other_block(model), 1), "expected pre-norm blocks"),
+        (
+            lambda model: prune_tokens(model_of(class_token=False, pooling="avg"), 0.5),
+            "expected a model with a class token",
+        ),
+        (lambda model: merge_tokens(model_of(block="post_norm"), 1), "expected pre-norm blocks"),
+        (lambda model: merge_tokens(model_of(positions="rotary"), 1), "places, got Rotary"),
     ],
 )
 def test_what_cannot_be_shortened_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(model_of())
-
-
-def other(_model: Any) -> Any:
-    return model_of(class_token=False, pooling="avg")
-
-
-def with_other_block(model: Any) -> Any:
-    model.blocks[1] = type("ParallelBlock", (type(model.blocks[1]),), vars(model.blocks[1]))
-    return model
