@@ -10,11 +10,7 @@ from numpyvit.models.vit import VisionTransformer
 from numpyvit.models.swin import SwinConfig, SwinTransformer
 from numpyvit.models.swin_variants import SWIN_VARIANTS
 from numpyvit.models.inference import predict
-from numpyvit.models.initialization import (
-    INITIALIZATIONS,
-    cosine_filters,
-    sincos_positions,
-)
+from numpyvit.models.initialization import INITIALIZATIONS, cosine_filters
 from numpyvit.models.mae_variants import MAE_VARIANTS, MAEConfig
 from numpyvit.models.mae import MAEOutput, MaskedAutoencoder
 from numpyvit.models.families import (
@@ -78,6 +74,5 @@ __all__ = [
     "read_archive",
     "replacing",
     "save_model",
-    "sincos_positions",
     "write_archive",
 ]

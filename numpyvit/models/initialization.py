@@ -9,7 +9,16 @@ import numpy
 from numpy.random import Generator
 
 from numpyvit.models.base import ImageModel
-from numpyvit.nn import Attention, Conv2d, Linear, Mlp, SwiGLU, WindowAttention, init
+from numpyvit.nn import (
+    Attention,
+    Conv2d,
+    Linear,
+    Mlp,
+    SwiGLU,
+    WindowAttention,
+    init,
+    sincos_positions,
+)
 from numpyvit.nn.patch import Size, as_pair
 
 Weights = numpy.ndarray
@@ -55,21 +64,6 @@ def start_structured(model: ImageModel, rng: Generator) -> None:
         filters = cosine_filters(channels, (kernel[0], kernel[1]))[:width]
         projection.weight.data[: len(filters)] = filters
         _clear_bias(projection)
-
-
-def sincos_positions(grid: Size, width: int) -> Weights:
-    """Sines and cosines of a grid's columns, then rows: (rows * columns, width).
-
-    Quarter of the width each: sin x, cos x, sin y, cos y, with frequencies 10000^(-i / (width/4))
-    (Vaswani et al. 2017, section 3.5, once for each axis). Raises ValueError for a width that 4
-    does not divide.
-    """
-    if width % 4:
-        raise ValueError(f"[sincos_positions] expected a width that 4 divides, got {width}")
-    frequencies = 10000.0 ** (-numpy.arange(width // 4) / (width // 4))
-    rows, columns = numpy.indices(as_pair(grid)).reshape(2, -1, 1) * frequencies
-    waves = [numpy.sin(columns), numpy.cos(columns), numpy.sin(rows), numpy.cos(rows)]
-    return numpy.concatenate(waves, axis=1).astype(numpy.float32)
 
 
 def cosine_filters(channels: int, patch: Size) -> Weights:

@@ -12,10 +12,17 @@ from numpyvit import functional
 from numpyvit.backend import Array, to_device, to_numpy
 from numpyvit.models.base import ImageModel
 from numpyvit.models.config import ViTConfig
-from numpyvit.models.initialization import sincos_positions
 from numpyvit.models.mae_variants import MAEConfig
 from numpyvit.models.vit import VisionTransformer
-from numpyvit.nn import Conv2d, Identity, Linear, Parameter, current_generator, init
+from numpyvit.nn import (
+    Conv2d,
+    Identity,
+    Linear,
+    Parameter,
+    current_generator,
+    init,
+    sincos_positions,
+)
 from numpyvit.tensor import Tensor
 
 VARIANCE_EPS = 1e-6  # of the patches that are normalised
@@ -211,7 +218,7 @@ class MaskedAutoencoder(ImageModel):
 def _fixed_positions(config: ViTConfig) -> Parameter:
     """Sines and cosines (1, 1+N, D), zeros for the class token; not trained."""
     patches = sincos_positions(config.grid, config.embed_dim)
-    positions = Parameter(numpy.pad(patches, ((1, 0), (0, 0)))[None])
+    positions = Parameter(numpy.pad(patches, ((1, 0), (0, 0)))[None].astype("float32"))
     positions.requires_grad = False
     return positions
 

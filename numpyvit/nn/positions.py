@@ -11,10 +11,9 @@ from numpyvit import functional
 from numpyvit.backend import Array, to_device
 from numpyvit.nn import init
 from numpyvit.nn.module import Module, Parameter
+from numpyvit.nn.patch import Pair, Size, as_pair
 from numpyvit.ops import windows as ops
 from numpyvit.tensor import Tensor, differentiable
-
-Grid = tuple[int, int]  # rows and columns of patches
 
 relative_bias = differentiable(ops.relative_bias)
 
@@ -69,7 +68,7 @@ class LearnedPatchPositions(LearnedPositions):
 class SincosPositions(Positions):
     """Fixed sines and cosines for the patches, nothing for the tokens in front."""
 
-    def __init__(self, grid: Grid, dim: int, form: str) -> None:
+    def __init__(self, grid: Pair, dim: int, form: str) -> None:
         self.waves = Constant(sincos_positions(grid, dim, form))
 
     def add(self, in_front: list[Tensor], patches: Tensor, pos_embed: Parameter | None) -> Tensor:
@@ -84,7 +83,7 @@ class SincosPositions(Positions):
 class RelativePositions(Positions):
     """Attention is told how far apart tokens lie: see `RelativeBias`."""
 
-    def __init__(self, grid: Grid, num_heads: int, num_prefix_tokens: int = 0) -> None:
+    def __init__(self, grid: Pair, num_heads: int, num_prefix_tokens: int = 0) -> None:
         self.sizes = grid, num_heads, num_prefix_tokens
 
     def in_attention(self, rng: Generator) -> AttentionPositions | None:
@@ -95,7 +94,7 @@ class RelativePositions(Positions):
 class RotaryPositions(Positions):
     """Queries and keys are turned by their place: see `Rotary`."""
 
-    def __init__(self, grid: Grid, head_dim: int, temperature: float = 100.0) -> None:
+    def __init__(self, grid: Pair, head_dim: int, temperature: float = 100.0) -> None:
         self.sizes = grid, head_dim, temperature
 
     def in_attention(self, rng: Generator) -> AttentionPositions | None:
@@ -132,7 +131,7 @@ class RelativeBias(AttentionPositions):
 
     def __init__(
         self,
-        grid: Grid,
+        grid: Pair,
         num_heads: int,
         num_prefix_tokens: int = 0,
         *,
@@ -167,7 +166,7 @@ class Rotary(AttentionPositions):
 
     about = "Mean cosine of the turn between two places"
 
-    def __init__(self, grid: Grid, head_dim: int, temperature: float = 100.0) -> None:
+    def __init__(self, grid: Pair, head_dim: int, temperature: float = 100.0) -> None:
         self.sizes = grid, head_dim, temperature
         _turns(*self.sizes)
 
@@ -202,7 +201,7 @@ class Constant:
 
 
 @functools.cache  # all layers share them
-def _turns(grid: Grid, head_dim: int, temperature: float, heads: int = 1) -> Constant:
+def _turns(grid: Pair, head_dim: int, temperature: float, heads: int = 1) -> Constant:
     """Complex numbers of length 1, (P, K/2) of a head, side by side for so many heads."""
     angles = numpy.concatenate(_angles("Rotary", grid, head_dim, temperature), axis=1)
     return Constant(numpy.tile(numpy.exp(1j * angles), heads))
@@ -212,7 +211,7 @@ def _turns(grid: Grid, head_dim: int, temperature: float, heads: int = 1) -> Con
 SINCOS_FORMS = {"mae": 0, "big_vision": 1}
 
 
-def sincos_positions(grid: Grid, dim: int, form: str = "mae") -> numpy.ndarray:
+def sincos_positions(grid: Size, dim: int, form: str = "mae") -> numpy.ndarray:
     """Sines and cosines of columns, then rows, of a grid's patches: (P, D), float64.
 
     A quarter of the width n = D/4 each: sin x, cos x, sin y, cos y, with frequencies 10000^(-i/n)
@@ -220,11 +219,11 @@ def sincos_positions(grid: Grid, dim: int, form: str = "mae") -> numpy.ndarray:
     form "big_vision" 10000^(-i/(n-1)), so that the last is 1/10000 (Beyer et al. 2022). Raises
     ValueError for a width that 4 does not divide, or too few frequencies.
     """
-    x, y = _angles("sincos_positions", grid, dim, 10000.0, SINCOS_FORMS[form])
+    x, y = _angles("sincos_positions", as_pair(grid), dim, 10000.0, SINCOS_FORMS[form])
     return numpy.concatenate([numpy.sin(x), numpy.cos(x), numpy.sin(y), numpy.cos(y)], axis=1)
 
 
-def _angles(name: str, grid: Grid, width: int, temperature: float, less: int = 0) -> list[Array]:
+def _angles(name: str, grid: Pair, width: int, temperature: float, less: int = 0) -> list[Array]:
     """Columns, then rows, times frequencies: (P, width/4) each."""
     count = width // 4
     if width % 4 or count <= less:
