@@ -52,17 +52,33 @@ def draw_samples(
 ) -> None:
     """A grid of images (B, C, H, W), each with the name of its class, as a PNG at `path`.
 
+    `labels` are classes (B,) or shares of them (B, classes), of which the largest two are named.
     Floats are un-normalised with `mean` and `std`, uint8 is shown as it is.
     """
     pixels = magnified(displayable(images, mean, std), 128)
-    names = [class_names[label] for label in np.asarray(labels)]
-    check_count("draw_samples", len(pixels), labels=len(names))
+    titles = class_titles(np.asarray(labels), class_names)
+    check_count("draw_samples", len(pixels), labels=len(titles))
     height, width = pixels.shape[1:3]
-    sheet, places = grid(len(pixels), (width, height + LINE + 4), columns=8, heading=title)
-    for picture, name, (left, top) in zip(pixels, names, places, strict=True):
+    lines = max(map(len, titles), default=1)
+    sheet, places = grid(len(pixels), (width, height + lines * LINE + 4), columns=8, heading=title)
+    for picture, title_lines, (left, top) in zip(pixels, titles, places, strict=True):
         sheet.image(picture, left, top)
-        sheet.text(name, left + width / 2, top + height + 3, align="center", width=width)
+        for number, line in enumerate(title_lines):
+            place = left + width / 2, top + height + 3 + number * LINE
+            sheet.text(line, *place, align="center", width=width)
     sheet.save(path)
+
+
+def class_titles(labels: NDArray[np.generic], class_names: Sequence[str]) -> list[list[str]]:
+    """The lines under each image, from classes (B,) or the two largest shares (B, classes)."""
+    if labels.ndim == 1:
+        return [[class_names[label]] for label in labels]
+    titles = []
+    for shares in labels:
+        seen = [label for label in np.argsort(-shares, kind="stable")[:2] if shares[label] > 0]
+        percent = len(seen) > 1
+        titles.append([class_names[i] + f" {shares[i]:.0%}" * percent for i in seen])
+    return titles
 
 
 def draw_attention(

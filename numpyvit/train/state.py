@@ -44,6 +44,11 @@ class TrainingState:
         """A `with` block in which the model's weights are their averages, where there are some."""
         return contextlib.nullcontext() if self.average is None else self.average.applied()
 
+    def finish(self) -> None:
+        """Leave the model with the averages for good: nothing can be trained after that."""
+        if self.average is not None:
+            self.model.load_state_dict(self.average.averages, strict=False)
+
     def arrays(self) -> dict[str, Array]:
         """What a checkpoint holds beside the weights; to be called outside of `averaged`."""
         found: dict[str, Any] = {

@@ -21,6 +21,7 @@ from numpyvit.explain import (
     overlay,
     position_similarity,
 )
+from numpyvit.explain.draw import class_titles
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[full]'")
 
@@ -79,6 +80,20 @@ def test_samples_are_drawn_with_their_names(
     width, height = size_of(path)
     assert width >= min(count, 8) * 100
     assert height >= -(-count // 8) * 100
+
+
+def test_a_mixed_image_is_named_after_its_two_largest_shares(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    shares = np.array([[0.6, 0.1, 0.0, 0.3], [0, 0, 1, 0], [0.5, 0.5, 0, 0]], np.float32)
+    first, second = (f"{NAMES[i]} {share}" for i, share in ((0, "60%"), (3, "30%")))
+    titles = class_titles(shares, NAMES)
+    assert titles == [[first, second], [NAMES[2]], [f"{NAMES[0]} 50%", f"{NAMES[1]} 50%"]]
+    images, heights = rng.standard_normal((3, 3, 32, 32)), []
+    for labels in (shares, shares.argmax(1)):
+        draw_samples(images, labels, NAMES, tmp_path / "samples.png")
+        heights.append(size_of(tmp_path / "samples.png")[1])
+    assert heights[0] > heights[1]
 
 
 def test_the_pixels_of_small_images_are_sharp_squares_of_their_own_colour(

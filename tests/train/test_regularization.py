@@ -108,6 +108,13 @@ def test_the_average_is_what_is_validated_and_chosen_as_the_best(tmp_path):
         assert (found.loss, found.accuracy) == (row["val_loss"], row["val_accuracy"])
 
 
+def test_after_the_last_epoch_the_model_is_the_saved_one_also_when_it_was_finished_before(tmp_path):
+    for trainer in (tiny_trainer(tmp_path, ema_decay=0.9), tiny_trainer(tmp_path)):
+        trainer.fit()
+        for name, weight in load_model(tmp_path / "last.npz").archive.weights().items():
+            assert_same_bits(trainer.model.state_dict()[name], weight)
+
+
 def test_a_run_from_weights_averages_what_it_trains(tmp_path):
     whole = tuning_trainer(tmp_path / "whole", "last:1", ema_decay=0.9)
     whole.fit()
