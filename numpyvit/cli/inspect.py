@@ -77,8 +77,9 @@ def _facts(opened: Opened) -> list[tuple[str, str]]:
 
 def _architecture(config: ViTConfig) -> str:
     """The main sizes and choices in one sentence."""
+    height, width = config.image_shape
     return (
-        f"{config.image_size} x {config.image_size} pixels in patches of {config.patch_size}, "
+        f"{height} x {width} pixels in patches of {config.patch_size}, "
         f"{config.depth} blocks, width {config.embed_dim}, {config.num_heads} heads, "
         f"{'SwiGLU' if config.mlp == 'swiglu' else 'MLP'} of {config.mlp_dim} "
         f"({config.activation}); the head reads {READ[config.pooling]}"

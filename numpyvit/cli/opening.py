@@ -25,6 +25,7 @@ from numpyvit.models import (
     load_model,
     packaged_archive,
 )
+from numpyvit.nn import Size
 from numpyvit.train import RunConfig, RunFolder
 from numpyvit.weights import Pretrained, load_pretrained
 from numpyvit.weights import open_weights as check_weights
@@ -331,15 +332,7 @@ def _own(saved: SavedModel) -> Opened:
     )
 
 
-def _squares(size: int, labelling: Labelling) -> Preprocessing:
+def _squares(size: Size, labelling: Labelling) -> Preprocessing:
     """What models are trained with that do not start from the weights of others."""
-    return Preprocessing(
-        size=size,
-        resize=size,
-        mode="square",
-        mean=labelling.mean,
-        std=labelling.std,
-        values="folded",
-        upright=True,
-        source="as numpyvit trains",
-    )
+    rule = PREPROCESSINGS["numpyvit"].at(size)
+    return dataclasses.replace(rule, mean=labelling.mean, std=labelling.std)

@@ -32,10 +32,10 @@ def draw_positions(similarity: NDArray[np.floating], path: Path) -> None:
     16 rows, evenly spaced positions are drawn.
     """
     side = max(similarity.shape[:2])
-    step = -(-side // _MOST_MAPS)
+    down, right = (-(-edge // _MOST_MAPS) for edge in similarity.shape[:2])
     # As much is left out at one end as at the other.
-    above, left = ((edge - 1) % step // 2 for edge in similarity.shape[:2])
-    shown = similarity[above::step, left::step]
+    above, left = (similarity.shape[0] - 1) % down // 2, (similarity.shape[1] - 1) % right // 2
+    shown = similarity[above::down, left::right]
     rows, columns = shown.shape[:2]
     magnification = max(2, round(600 / max(rows, columns) / side))
     step_x, step_y = (
@@ -43,15 +43,15 @@ def draw_positions(similarity: NDArray[np.floating], path: Path) -> None:
     )
     margin, top = 58, 50
     width, height = columns * step_x - 4, rows * step_y - 4
-    sheet = Sheet(width + 2 * margin + 70, height + top + 58)
+    sheet = Sheet(max(width + 2 * margin + 70, 380), height + top + 58)  # the heading fits
     sheet.text("Cosine of each position with all others", margin, 12, size=11)
     frame = sheet.axes(margin, top, width, height)
     frame.set(xlabel="column of the patch", ylabel="row of the patch")
     frame.spines[:].set_visible(False)
     frame.tick_params(length=0)
     frame.set(xlim=(0, width), ylim=(height, 0))
-    frame.set_xticks(step_x * (np.arange(columns) + 0.5), left + step * np.arange(columns))
-    frame.set_yticks(step_y * (np.arange(rows) + 0.5), above + step * np.arange(rows))
+    frame.set_xticks(step_x * (np.arange(columns) + 0.5), left + right * np.arange(columns))
+    frame.set_yticks(step_y * (np.arange(rows) + 0.5), above + down * np.arange(rows))
     colours = matplotlib("cm").ScalarMappable(cmap="viridis")
     colours.set_clim(min(similarity.min(), 0.9), 1)  # a range, however alike they are
     for row, column in np.ndindex(rows, columns):
