@@ -54,6 +54,21 @@ def _sized(size: str, patch_size: int, image_size: int = 224, **options: Any) ->
     return SIZES[size].replace(**options)
 
 
+def _small_data(width: int, depth: int) -> ViTConfig:
+    """Heads of 16, an MLP of twice the width, and no bias of queries, keys and values."""
+    return ViTConfig(
+        image_size=32,
+        patch_size=4,
+        num_classes=10,
+        embed_dim=width,
+        depth=depth,
+        num_heads=width // 16,
+        mlp_ratio=2,
+        qkv_bias=False,
+        norm_eps=1e-5,
+    )
+
+
 # It ends without a norm: 119,098 parameters.
 _CIFAR = ViTConfig(
     image_size=32,
@@ -72,6 +87,10 @@ _CIFAR = ViTConfig(
 VARIANTS: dict[str, Any] = {
     "vit_cifar_patch4_32": _CIFAR,
     "deit_cifar_distilled_patch4_32": _CIFAR.replace(**DISTILLED),
+    # Width and depth by name. 192 x 9: Lee et al. 2021 (Vision Transformer for Small-Size
+    # Datasets), section 4.1 and code: 93.6% without pre-training. 96 x 6 lies half-way.
+    "vit_cifar_w96_d6_patch4_32": _small_data(96, 6),
+    "vit_cifar_w192_d9_patch4_32": _small_data(192, 9),
     "vit_tiny_patch16_224": _sized("tiny", 16),
     "vit_tiny_patch16_384": _sized("tiny", 16, 384),
     "vit_small_patch32_224": _sized("small", 32),
