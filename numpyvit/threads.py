@@ -106,8 +106,9 @@ def run_tiles(tile: Callable[[int], Any], count: int) -> None:
     if threads > 1 and _running.acquire(blocking=False):
         try:
             with single_threaded_blas() as held:
+                elsewhere = functools.partial(_off_core, _core(), work)
                 helpers = [
-                    threading.Thread(target=contextvars.copy_context().run, args=(work,))
+                    threading.Thread(target=contextvars.copy_context().run, args=(elsewhere,))
                     for _ in range(threads - 1 if held else 0)
                 ]
                 try:
@@ -124,6 +125,32 @@ def run_tiles(tile: Callable[[int], Any], count: int) -> None:
         work()
     if errors:
         raise errors[0]
+
+
+def _core() -> int | None:
+    """The core that this thread runs on; None where the system does not tell."""
+    get = _sched_getcpu()
+    core = -1 if get is None else get()
+    return None if core < 0 else core
+
+
+@functools.cache
+def _sched_getcpu() -> Any:
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        return ctypes.CDLL(None).sched_getcpu
+    return None
+
+
+def _off_core(core: int | None, work: Callable[[], None]) -> None:
+    """Do `work` on another core than `core`, if this thread may use another.
+
+    A new thread begins on the core of the one that started it, and the system may leave it there
+    for tens of milliseconds, in turn with the other.
+    """
+    if core is not None and hasattr(os, "sched_setaffinity"):
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, os.sched_getaffinity(0) - {core} or {core})
+    work()
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -164,3 +165,23 @@ def test_contexts_that_overlap_leave_nothing_behind(blas: list[int]) -> None:
     assert blas[-1] == 1
     other.__exit__(None, None, None)
     assert blas[-1] == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no such call")
+def test_helpers_keep_off_the_callers_core_and_the_caller_stays_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cores = os.sched_getaffinity(0)
+    mine = min(cores)
+    monkeypatch.setattr(threads, "_core", lambda: mine)
+    together = threading.Barrier(3, timeout=20)
+    seen: dict[int, set[int]] = {}
+
+    def tile(index: int) -> None:
+        seen[threading.get_ident()] = os.sched_getaffinity(0)
+        together.wait()
+
+    run_tiles(tile, 3)
+    assert seen.pop(threading.get_ident()) == cores
+    assert list(seen.values()) == [cores - {mine} or cores] * 2
+    assert os.sched_getaffinity(0) == cores
