@@ -27,6 +27,8 @@ READ = {
     "token": "the class token",
     "avg": "the mean of the patches",
     "token_avg": "the class token and the mean of the patches",
+    "max": "the maximum of the patches",
+    "score": "a mean of the patches, weighted by learned scores",
     "map": "what a learned query attends to",
 }
 

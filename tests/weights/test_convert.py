@@ -36,6 +36,9 @@ MODELS = {
     "map": {"pooling": "map", **FEATURES},
     "head_norm": {"pooling": "avg", "head_norm": True, "final_norm": False},
     "no_final_norm": {"final_norm": False},
+    "post_norm": {"block": "post_norm", "pooling": "max"},
+    "parallel": {"block": "parallel", "pooling": "score"},
+    "parallel_things": {"block": "parallel_things", "layer_scale": 0.1},
     "clip": {"pre_norm": True, "patch_bias": False, "activation": "quick_gelu"},
     "dinov2": {"layer_scale": 1e-5, "pooling": "token_avg"},
     "dinov2_without_scale": {"pooling": "token_avg"},
@@ -53,7 +56,8 @@ HOLDS = {
     "torchvision": {"plain", "tanh", "positions_of_patches", "pre_logits"},
     "google": {"plain", "tanh", "positions_of_patches", "no_head", "pre_logits", "mean", "map"},
     "hugging-face": set(MODELS)
-    - {"pre_logits", "mean", "map", "head_norm", "no_final_norm", "clip"},
+    - {"pre_logits", "mean", "map", "head_norm", "no_final_norm", "clip"}
+    - {"post_norm", "parallel", "parallel_things"},
 }
 ENDINGS = {
     "timm": (".safetensors", ".npz"),

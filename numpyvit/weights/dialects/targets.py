@@ -26,6 +26,8 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "stem": ("patches",),
     "pad": (False,),
     "patch_bias": (True,),
+    "block": ("pre_norm",),
+    "norm": ("layer",),
     "qk_norm": (False,),
     "pre_norm": (False,),
     "final_norm": (True,),

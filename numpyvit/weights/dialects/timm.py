@@ -6,6 +6,8 @@ from numpyvit.weights.dialects.naming import COUNTERS
 from numpyvit.weights.dialects.rules import Dialect, Rule
 
 _TOKENS = ("cls_token", "dist_token", "reg_token", "pos_embed", "attn_pool.latent")
+# Of blocks with branches side by side.
+_BRANCHES = ("blocks.#", "blocks.#.attns.#", "blocks.#.ffns.#")
 _LAYERS = (
     "patch_embed.proj",
     "norm_pre",
@@ -17,7 +19,12 @@ _LAYERS = (
     "blocks.#.norm2",
     "blocks.#.mlp.fc1",
     "blocks.#.mlp.fc2",
+    *(f"{branch}.norm" for branch in _BRANCHES),
+    *(f"blocks.#.attns.#.attn.{layer}" for layer in ("qkv", "q_norm", "k_norm", "proj")),
+    "blocks.#.ffns.#.mlp.fc1",
+    "blocks.#.ffns.#.mlp.fc2",
     "norm",
+    "attn_pool.score",
     "attn_pool.q",
     "attn_pool.kv",
     "attn_pool.proj",
@@ -37,6 +44,7 @@ TIMM = Dialect(
         *(Rule(name, name) for name in _TOKENS),
         *(Rule(f"{layer}.*", f"{layer}.*") for layer in _LAYERS),
         Rule("blocks.#.ls#.gamma", "blocks.#.ls#.gamma"),
+        *(Rule(f"{branch}.ls.gamma", f"{branch}.ls.gamma") for branch in _BRANCHES),
         Rule("blocks.#.gamma_#", "blocks.#.ls#.gamma"),  # DeiT-III
         Rule("register_tokens", "reg_token"),  # DINOv2
         Rule("blocks.#.mlp.w12.*", "blocks.#.mlp.fc1.*"),
