@@ -249,6 +249,24 @@ def test_tiles_take_memory_that_grows_with_the_tokens_alone(
     assert many < 1000 * 1000 * 4 / 5
 
 
+def test_without_a_way_back_the_bits_are_the_same(path: str, rng: np.random.Generator) -> None:
+    q, k, v, _ = draw(rng, ((2, 3), 9, 31), np.dtype(np.float32))
+    kept, free = (ops.attention(q, k, v, recorded=recorded)[0] for recorded in (True, False))
+    np.testing.assert_array_equal(kept, free)
+
+
+def test_without_a_way_back_no_weights_are_kept() -> None:
+    q = np.zeros((64, 256, 8), np.float32)
+    peaks = []
+    for recorded in (True, False):
+        tracemalloc.start()
+        with threads.limit_threads(1):
+            ops.attention(q, q, q, recorded=recorded)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[0] > 64 * 256 * 256 * 4 > 2 * peaks[1]
+
+
 @pytest.mark.parametrize(
     ("shape", "heads", "sizes"),
     [
