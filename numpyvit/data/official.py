@@ -46,6 +46,9 @@ PREPROCESSINGS: MappingProxyType[str, Preprocessing] = MappingProxyType(
         "torchvision_swag_512": _torchvision(512, 512, "ViT-L/16 (SWAG, end to end)"),
         "torchvision_swag_518": _torchvision(518, 518, "ViT-H/14 (SWAG, end to end)"),
         "torchvision_swag_linear": _torchvision(224, 224, "ViT (SWAG, linear)"),
+        "torchvision_swin_t": _torchvision(224, 232, "Swin-T"),
+        "torchvision_swin_s": _torchvision(224, 246, "Swin-S"),
+        "torchvision_swin_b": _torchvision(224, 238, "Swin-B"),
         "timm_vit": _timm(224, 0.9, "ViT (augreg, orig, sam)", **_HALF),
         "timm_vit_384": _timm(384, 1.0, "ViT at 384 pixels", **_HALF),
         "timm_deit": _timm(224, 0.9, "DeiT, DeiT-III, MAE and DINO"),
@@ -54,6 +57,10 @@ PREPROCESSINGS: MappingProxyType[str, Preprocessing] = MappingProxyType(
         "timm_dinov2": _timm(518, 1.0, "DINOv2"),
         "timm_clip": _timm(224, 0.9, "CLIP", **_CLIP),
         "timm_siglip": _timm(224, 0.9, "SigLIP", **_HALF),
+        "swin": Preprocessing(size=224, resize=256, source="Swin's own evaluation"),
+        "swin_384": Preprocessing(
+            size=384, resize=384, mode="squash", source="Swin's own evaluation at 384 pixels"
+        ),
         "deit": Preprocessing(size=224, resize=256, source="DeiT's own evaluation"),
         "mae": Preprocessing(size=224, resize=256, source="MAE's own evaluation"),
         "dino": Preprocessing(size=224, resize=256, source="DINO's own linear evaluation"),

@@ -69,6 +69,8 @@ class SwinConfig(ModelConfig):
     heads a stage.
     """
 
+    # What a ViTConfig has fields for.
+    stem = "patches"
     class_token = False
     num_prefix_tokens = 0
 

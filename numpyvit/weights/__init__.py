@@ -19,6 +19,7 @@ from numpyvit.weights.torch_file import read_torch_legacy, read_torch_zip
 from numpyvit.weights.container import WeightFile, open_weights
 from numpyvit.weights.resizing import (
     POSITION_RULES,
+    resize_bias_table,
     resize_patch_kernel,
     resize_positions,
     resized,
@@ -57,6 +58,7 @@ __all__ = [
     "read_torch_legacy",
     "read_torch_zip",
     "recognize",
+    "resize_bias_table",
     "resize_patch_kernel",
     "resize_positions",
     "resized",

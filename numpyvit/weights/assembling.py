@@ -10,10 +10,10 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-from numpyvit.models import VisionTransformer, ViTConfig
+from numpyvit.models import ImageModel, build_model
 from numpyvit.nn import Size, init
 from numpyvit.weights.dialects import Entry
-from numpyvit.weights.resizing import resize_patch_kernel, resize_positions
+from numpyvit.weights.resizing import resize_bias_table, resize_patch_kernel, resize_positions
 from numpyvit.weights.stored import WeightFileError
 from numpyvit.weights.text import printable, shown
 
@@ -21,7 +21,8 @@ Array = NDArray[Any]
 
 _MOST_LINES = 40
 _LONGEST_LINE = 300  # letters
-_HEADS = ("head.weight", "head.bias", "head_dist.weight", "head_dist.bias")
+_BLOCK = re.compile(r"(layers\.\d+\.)?blocks\.\d+\.")
+_TABLE = re.compile(r"layers\.(\d+)\.blocks\.\d+\.attn\.relative_position_bias_table")
 
 
 @dataclasses.dataclass
@@ -36,7 +37,7 @@ class Parts:
     """
 
     where: str
-    config: ViTConfig
+    config: Any
     entries: dict[str, Entry]
     first_positions: int
     is_folded: bool = False
@@ -50,9 +51,7 @@ class Parts:
         self.usual_size = self.usual_size or self.config.image_size
 
 
-def assemble(
-    parts: Parts, config: ViTConfig, *, new_head: bool, seed: int, dtype: str
-) -> VisionTransformer:
+def assemble(parts: Parts, config: Any, *, new_head: bool, seed: int, dtype: str) -> ImageModel:
     """The model of `config` with the arrays of `parts`, in `eval()` mode.
 
     With `new_head` the file's head is left out and one drawn from `seed`. Raises WeightFileError
@@ -61,18 +60,21 @@ def assemble(
     wanted = _float_type(dtype)
     _check_blocks(parts, config)
     with init.undrawn():
-        model = VisionTransformer(config).eval()
+        model = build_model(config).eval()
     _set_dtype(model, wanted)
     own = {name: parameter.shape for name, parameter in model.named_parameters()}
     if new_head:
-        for name in _HEADS:
-            parts.entries.pop(name, None)
-    drawn = _new_head(own, seed, dtype) if new_head else {}
+        for name in [name for name in parts.entries if name.startswith(model.head_names)]:
+            del parts.entries[name]
+    heads = {name: shape for name, shape in own.items() if name.startswith(model.head_names)}
+    drawn = _new_head(heads, seed, dtype) if new_head else {}
     _check(parts, config, {name: shape for name, shape in own.items() if name not in drawn})
     state = dict(drawn)
     for name in own.keys() - drawn.keys() - {"pos_embed"}:
         state[name] = parts.entries[name].read(dtype)
-    state["pos_embed"] = _positions(parts, config, state, dtype)
+    if "pos_embed" in own:
+        state["pos_embed"] = _positions(parts, config, state, dtype)
+    _fit_bias_tables(parts, config, state)
     kernel = "patch_embed.proj.weight"
     old, new = parts.config.patch_shape, config.patch_shape
     if old != new:
@@ -97,10 +99,9 @@ def _float_type(dtype: str) -> numpy.dtype[Any]:
     return wanted
 
 
-def _check_blocks(parts: Parts, config: ViTConfig) -> None:
+def _check_blocks(parts: Parts, config: Any) -> None:
     """WeightFileError unless the file has as many blocks as the model: each takes time to build."""
-    names = (name.split(".") for name in parts.entries)
-    count = len({words[1] for words in names if words[0] == "blocks"})
+    count = len({match[0] for match in map(_BLOCK.match, parts.entries) if match})
     if count != config.depth:
         raise WeightFileError(
             f"[load_pretrained] expected {config.depth} blocks in {parts.where}, as its record or "
@@ -108,7 +109,7 @@ def _check_blocks(parts: Parts, config: ViTConfig) -> None:
         )
 
 
-def _set_dtype(model: VisionTransformer, wanted: numpy.dtype[Any]) -> None:
+def _set_dtype(model: ImageModel, wanted: numpy.dtype[Any]) -> None:
     """Make the (undrawn) parameters of another type without giving them memory."""
     for parameter in model.parameters():
         if parameter.dtype != wanted:
@@ -116,19 +117,18 @@ def _set_dtype(model: VisionTransformer, wanted: numpy.dtype[Any]) -> None:
             parameter.requires_grad = parameter.requires_grad  # the leaf learns its new dtype
 
 
-def _new_head(own: Mapping[str, tuple[int, ...]], seed: int, dtype: str) -> dict[str, Array]:
+def _new_head(shapes: Mapping[str, tuple[int, ...]], seed: int, dtype: str) -> dict[str, Array]:
     """Heads that begin as a new model's: weights truncated normal 0.02, biases 0."""
     rng = numpy.random.default_rng(seed)
     found = {}
-    for name in _HEADS:
-        if name in own:
-            is_bias = name.endswith("bias")
-            values = init.zeros(own[name]) if is_bias else init.trunc_normal(own[name], rng)
-            found[name] = values.astype(dtype, copy=False)
+    for name, shape in shapes.items():
+        is_bias = name.endswith("bias")
+        values = init.zeros(shape) if is_bias else init.trunc_normal(shape, rng)
+        found[name] = values.astype(dtype, copy=False)
     return found
 
 
-def _check(parts: Parts, config: ViTConfig, own: Mapping[str, tuple[int, ...]]) -> None:
+def _check(parts: Parts, config: Any, own: Mapping[str, tuple[int, ...]]) -> None:
     """WeightFileError with all that is wrong, unless the file's arrays fit the model's."""
     entries, problems = parts.entries, list(parts.problems)
     for name, shape in own.items():
@@ -138,6 +138,8 @@ def _check(parts: Parts, config: ViTConfig, own: Mapping[str, tuple[int, ...]]) 
                 continue
         elif name == "patch_embed.proj.weight" and config.stem == "patches":
             shape = (*shape[:2], *parts.config.patch_shape)
+        elif match := _TABLE.fullmatch(name):
+            shape = (_rows(parts.config, int(match[1])), shape[1])
         if name not in entries:
             if not any(problem.startswith(f"{name}: ") for problem in parts.problems):
                 # How many positions there were is a guess where there are none.
@@ -174,7 +176,24 @@ def _advice(problems: list[str]) -> str:
     return "give a file whose arrays are all of one model"
 
 
-def _positions(parts: Parts, config: ViTConfig, state: dict[str, Array], dtype: str) -> Array:
+def _rows(config: Any, stage: int) -> int:
+    """How many rows the bias tables of a stage have."""
+    return int((2 * config.windows(stage).size - 1) ** 2)
+
+
+def _fit_bias_tables(parts: Parts, config: Any, state: dict[str, Array]) -> None:
+    """Resize the tables of windows that have another size in the model."""
+    resized = 0
+    for match in filter(None, map(_TABLE.fullmatch, list(state))):
+        name, stage = match[0], int(match[1])
+        if len(state[name]) != _rows(config, stage):
+            state[name] = resize_bias_table(state[name], config.windows(stage).size)
+            resized += 1
+    if resized:
+        parts.report.append(("resized", f"{resized} bias tables, to the windows of the model"))
+
+
+def _positions(parts: Parts, config: Any, state: dict[str, Array], dtype: str) -> Array:
     """The position embedding for the model's grid; what is folded is added to `state`."""
     if "pos_embed" not in parts.entries:
         parts.report.append(("positions", "sines and cosines, as the file has none (big_vision)"))

@@ -15,7 +15,7 @@ import numpy
 from numpy.typing import NDArray
 
 from numpyvit.backend import suggest, to_numpy
-from numpyvit.models import replacing, save_model
+from numpyvit.models import family_of, replacing, save_model
 from numpyvit.weights.dialects.hub_files import hub_config, hub_processor
 from numpyvit.weights.dialects.record import ENTRY, METADATA, Record
 from numpyvit.weights.dialects.targets import (
@@ -29,6 +29,11 @@ from numpyvit.weights.safetensors import write_safetensors
 from numpyvit.weights.stored import PathLike
 
 TARGETS = ("timm", "torchvision", "hugging-face", "google", "numpyvit")
+# Which families of models a target can hold, where not all.
+FAMILIES_OF = {
+    "timm": ("vit", "swin"),
+    **dict.fromkeys(("torchvision", "hugging-face", "google"), ("vit",)),
+}
 _ENDINGS = (".safetensors", ".npz")
 
 
@@ -70,6 +75,11 @@ def convert(
             f"[convert] expected a path with options ({', '.join(overrides)}), got a model; give "
             "them to load_pretrained"
         )
+    family = family_of(model.model.config)
+    if family not in FAMILIES_OF.get(target, (family,)):
+        raise ValueError(
+            f"[convert] expected a ViT for {target}, got a {family}; take timm or numpyvit"
+        )
     if target == "numpyvit":
         fields = model.preprocessing.to_dict()
         save_model(out, model.name, model.model, model.labelling, preprocessing=fields)
@@ -95,9 +105,14 @@ def _check_ending(out: Path, endings: tuple[str, ...]) -> None:
 
 
 def _timm_notes(model: Pretrained) -> list[str]:
-    if not model.model.config.pre_logits:
-        return []
-    return ["timm ignores pre_logits, the layer before the head: its answers would differ"]
+    config: Any = model.model.config
+    if family_of(config) == "swin":
+        is_padded = any(config.windows(stage).is_padded for stage in range(config.stages))
+        other_padding = is_padded and config.padding == "before_shift"
+        differs = {"its activation": config.activation != "gelu", "its padding": other_padding}
+    else:
+        differs = {"pre_logits, the layer before the head": bool(config.pre_logits)}
+    return [f"timm ignores {what}: its answers would differ" for what, it in differs.items() if it]
 
 
 def _write_file(out: Path, arrays: Mapping[str, NDArray[Any]], record: Record) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from numpyvit.models import ViTConfig
-
 # Fields that arrays alone decide: with another value, some have no place or are missing.
 _DECIDED = (
     "in_channels",
     "stem",
     "embed_dim",
     "depth",
+    "depths",
     "qkv_bias",
     "qk_norm",
     "mlp",
@@ -28,9 +27,7 @@ _DECIDED = (
 )
 
 
-def check_options(
-    where: str, config: ViTConfig, options: Mapping[str, Any], *, new_head: bool
-) -> None:
+def check_options(where: str, config: Any, options: Mapping[str, Any], *, new_head: bool) -> None:
     """ValueError that names the file and the option, for one that its arrays cannot be.
 
     `config` is what the file has; with `new_head` the shape of its head decides nothing.
@@ -42,9 +39,9 @@ def check_options(
         )
 
 
-def _contradicting(config: ViTConfig, options: Mapping[str, Any], new_head: bool) -> Iterator[str]:
+def _contradicting(config: Any, options: Mapping[str, Any], new_head: bool) -> Iterator[str]:
     for name in _DECIDED:
-        if name in options and options[name] != getattr(config, name):
+        if name in options and options[name] != getattr(config, name, options[name]):
             yield name
     # Another patch_size goes with another image_size, which is none of the options.
     asked = config.replace(**{name: options[name] for name in options if name != "patch_size"})
@@ -55,8 +52,12 @@ def _contradicting(config: ViTConfig, options: Mapping[str, Any], new_head: bool
         yield "distillation_head"
     if asked.mlp_dim != config.mlp_dim:
         yield "mlp_ratio"
-    if (asked.layer_scale > 0) != (config.layer_scale > 0):
+    if isinstance(config.num_heads, tuple) and asked.num_heads != config.num_heads:
+        yield "num_heads"  # of which the bias tables have as many columns
+    if "layer_scale" in options and (asked.layer_scale > 0) != (config.layer_scale > 0):
         yield "layer_scale"
+    if "pooling" not in options:
+        return
     is_read = config.head_norm or config.pre_logits or (config.num_classes and not new_head)
     if (asked.pooling == "map") != (config.pooling == "map") or (
         is_read and asked.pooled_dim != config.pooled_dim

@@ -17,7 +17,7 @@ from numpyvit.models import (
     ImageModel,
     Labelling,
     SavedModel,
-    ViTConfig,
+    family_of,
     load_model,
 )
 from numpyvit.nn import Size
@@ -26,12 +26,14 @@ from numpyvit.weights.container import WeightFile, open_weights
 from numpyvit.weights.dialects import (
     FAMILIES,
     GOOGLE,
+    SWIN_DIALECTS,
     Architecture,
     Chosen,
     Entry,
     Family,
     Piece,
     Record,
+    SwinArchitecture,
     Translation,
     choose,
     find_class_names,
@@ -177,7 +179,7 @@ def _load(
 
 
 def _labelling(
-    class_names: tuple[str, ...], preprocessing: Preprocessing, config: ViTConfig
+    class_names: tuple[str, ...], preprocessing: Preprocessing, config: Any
 ) -> Labelling:
     mean, std = preprocessing.mean, preprocessing.std
     if config.in_channels not in (len(mean), 3) and len(mean) != 1:
@@ -207,7 +209,7 @@ def _own(path: Path) -> _Source:
         ("model", f"{saved.name}, by the file's record"),
         *([("left out", text)] if (text := saved.model.left_out()) else []),
     ]
-    first = config.num_positions - config.num_patches
+    first = config.num_positions - config.num_patches if "pos_embed" in entries else 0
     parts = Parts(str(path), config, entries, first, report=report)
     return saved.name, parts, saved.labelling.class_names, preprocessing
 
@@ -241,7 +243,8 @@ def _foreign(file: WeightFile, asked: Mapping[str, Any]) -> _Source:
         return _recorded(file, record, family, translation, report)
     if has_record(file):
         report.append(("record", "numpyvit's own, which cannot be read: not used"))
-    found = Architecture(file, family, translation.entries, asked, translation.problems)
+    architecture = SwinArchitecture if chosen.dialect in SWIN_DIALECTS else Architecture
+    found = architecture(file, family, translation.entries, asked, translation.problems)
     config = _inferred(file, found, asked)
     name, reason = _name(file, config)
     preprocessing, source = find_preprocessing(file, family, config)
@@ -270,14 +273,14 @@ def _foreign(file: WeightFile, asked: Mapping[str, Any]) -> _Source:
     return name, parts, class_names, preprocessing
 
 
-def _inferred(file: WeightFile, found: Architecture, asked: Mapping[str, Any]) -> ViTConfig:
+def _inferred(file: WeightFile, found: Architecture, asked: Mapping[str, Any]) -> Any:
     """The config that was found; what cannot be gives way to what the caller says instead."""
     try:
-        config = ViTConfig(**found.fields)
+        config: Any = found.config_class(**found.fields)
     except ValueError as error:
         said = {name: asked[name] for name in _SAYABLE if name in asked}
         with contextlib.suppress(ValueError):
-            return ViTConfig(**{**found.fields, **said})
+            return found.config_class(**{**found.fields, **said})
         wrong = [name for name in _SAYABLE if name in str(error)]
         advice = f"say another {wrong[0]}=..." if wrong else "give another file"
         raise WeightFileError(
@@ -308,7 +311,8 @@ def _recorded(
     report: list[tuple[str, str]],
 ) -> _Source:
     """A file that numpyvit wrote for others: all is in its record."""
-    config, entries = record.config, translation.entries
+    config: Any = record.config
+    entries = translation.entries
     if "blocks.0.ls1.gamma" in entries and not config.layer_scale:
         config = config.replace(layer_scale=1.0)  # Dinov2 has one always: of ones, where need be
     shape = entries["pos_embed"].shape if "pos_embed" in entries else ()
@@ -349,7 +353,7 @@ def _what_was_left(chosen: Chosen, translation: Translation) -> list[tuple[str, 
     return lines
 
 
-def _name(file: WeightFile, config: ViTConfig) -> tuple[str, str]:
+def _name(file: WeightFile, config: Any) -> tuple[str, str]:
     """What the model is called: by the file, or by what it is."""
     fits = re.compile(rf"\w+_patch{config.patch_size}(_\w*)?_{config.image_size}(\.[\w.]+)?")
     for name, where in names_of(file):
@@ -359,15 +363,13 @@ def _name(file: WeightFile, config: ViTConfig) -> tuple[str, str]:
         if _core(variant) == _core(config):
             return name, "its sizes"
     size = f"{config.image_size} pixels, patches of {config.patch_size}"
-    return (
-        f"vit of width {config.embed_dim}, depth {config.depth}, {config.num_heads} heads, {size}",
-        "its sizes",
-    )
+    blocks = f"depth {config.depth}, {config.num_heads} heads"
+    return f"{family_of(config)} of width {config.embed_dim}, {blocks}, {size}", "its sizes"
 
 
-def _core(config: ViTConfig) -> dict[str, Any]:
+def _core(config: Any) -> dict[str, Any]:
     """What makes two models the same one for a reader: all but the classes and the training."""
     fields = config.to_dict()
-    for name in ("num_classes", "dropout", "attention_dropout", "drop_path", "norm_eps"):
-        del fields[name]
-    return {**fields, "layer_scale": config.layer_scale > 0}
+    for name in ("num_classes", "dropout", "attention_dropout", "drop_path", "norm_eps", "padding"):
+        fields.pop(name, None)
+    return {**fields, "layer_scale": fields.get("layer_scale", 0) > 0}

@@ -1,4 +1,4 @@
-"""Position embeddings and patch kernels for another size, each family in its own way."""
+"""Positions, bias tables and patch kernels for another size, each family in its own way."""
 
 from __future__ import annotations
 
@@ -136,6 +136,27 @@ def resize_patch_kernel(weight: Array, size: tuple[int, int], rule: str = "timm"
         for old, new in zip(weight.shape[2:], size, strict=True)
     )
     return _between(rows, weight.astype(np.float64), columns).astype(weight.dtype)
+
+
+def resize_bias_table(table: Array, window: int) -> Array:
+    """A relative position bias table (rows, H) for windows of another size: ((2w-1)^2, H).
+
+    Bicubic (a = -0.75) without antialias, as Microsoft's code and timm's simple rule do it; same
+    dtype, worked out in float64. Raises ValueError for rows that are not the square of an odd
+    number.
+    """
+    side = math.isqrt(len(table)) if table.ndim == 2 else 0
+    if side % 2 == 0 or side * side != len(table) or window < 1:
+        raise ValueError(
+            "[resize_bias_table] expected a table ((2w-1)^2, H) and a window of at least 1, got "
+            f"shape {table.shape} and {window}"
+        )
+    if side == 2 * window - 1:
+        return table.copy()
+    matrix = _matrix(side, 2 * window - 1, _PLAIN)
+    image = table.astype(np.float64).T.reshape(-1, side, side)  # (r c) h -> h r c
+    resized = _between(matrix, image, matrix)
+    return np.ascontiguousarray(resized.reshape(len(image), -1).T, table.dtype)
 
 
 def _matrix(old: int, new: int, how: _Interpolation) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,6 @@ from numpyvit.weights.dialects import (
     translate,
 )
 from numpyvit.weights.dialects.rules import translate_back
-from numpyvit.weights.dialects.swin import SWIN_DIALECTS, choose_swin
 
 SIZES = {"image_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3}
 
@@ -214,7 +214,7 @@ def test_words_of_pytorchs_wrappers_are_left_out_wherever_they_are(word):
     chosen = choose(file_of(names[HUGGING_FACE]))
     assert next(iter(chosen.arrays)) == "encoder.layer.0.layernorm_before.bias"
     table = f"layers.0.{word}.blocks.0.attn.relative_position_bias_table"
-    swin = choose_swin(file_of([table, f"layers.0.{word}.norm.weight"]))
+    swin = choose(file_of([table, f"layers.0.{word}.norm.weight"]))
     assert next(iter(swin.arrays)) == table.replace(f"{word}.", "")
 
 
@@ -225,10 +225,10 @@ def test_names_that_differ_by_a_wrapper_alone_are_refused():
     names = [f"{word}layers.0.blocks.0.attn.relative_position_bias_table"
              for word in ("", "_orig_mod.")]  # fmt: skip
     with pytest.raises(WeightFileError, match="two for layers"):
-        choose_swin(file_of(names))
+        choose(file_of(names))
 
 
-@pytest.mark.parametrize("known", [*DIALECTS, *SWIN_DIALECTS], ids=lambda known: known.title)
+@pytest.mark.parametrize("known", DIALECTS, ids=lambda known: known.title)
 def test_counters_of_averaged_models_and_of_batch_norms_are_dropped(known):
     names = ("n_averaged", "module.n_averaged", "bn.num_batches_tracked")
     found = translate(known, stored(**dict.fromkeys(names, np.array(4))))
@@ -307,7 +307,15 @@ def test_one_array_under_two_names_is_refused():
 
 
 REFUSED = {
-    "Swin": ["patch_embed.proj.weight", "layers.0.blocks.0.attn.relative_position_bias_table"],
+    "Swin Transformer of version 2": [
+        "patch_embed.proj.weight",
+        "layers.0.blocks.0.cpb_mlp.0.bias",
+    ],
+    "in names that are not known": ["stages.0.blocks.0.attn.relative_position_bias_table"],
+    "Swin Transformer with absolute positions": [
+        "absolute_pos_embed",
+        "layers.0.blocks.0.attn.relative_position_bias_table",
+    ],
     "BEiT": ["patch_embed.proj.weight", "blocks.0.attn.relative_position_bias_table"],
     "SAM": ["patch_embed.proj.weight", "blocks.0.attn.rel_pos_h"],
     "ResNet and a ViT": ["embedding/kernel", "conv_root/kernel"],
@@ -392,4 +400,7 @@ def test_the_family_is_told_by_what_only_it_has(names, fields, family):
 
 def test_every_dialect_has_a_title_and_an_anchor_that_its_own_rules_know():
     for known in DIALECTS:
-        assert translate(known, stored(**{known.example: numbered(1, 1, 1, 1)})).entries
+        name = known.example
+        for pattern, replacement in known.respellings:
+            name = re.sub(pattern, replacement, name)
+        assert translate(known, stored(**{name: numbered(1, 1, 1, 1)})).entries

@@ -1,10 +1,10 @@
 """Write tests/weights/fixtures/mae_pretraining: a tiny ViTMAEForPreTraining and its answers.
 
-Run it in the environment that README.md describes, after `write_fixtures.py`, which empties the
-folder of all cases. The model is saved as transformers does it (`model`) and as the paper's code
-does it (`weights.pth`, under its names); `expected.npz` holds images, noise and what transformers
-makes of them in float64: mask, prediction, the loss with and without normalised pixels, and the
-gradient of the former to every weight that is trained, under the paper's names.
+`write_fixtures.py` calls it; alone it is run in the environment that README.md describes. The model
+is saved as transformers does it (`model`) and as the paper's code does it (`weights.pth`, under its
+names); `expected.npz` holds images, noise and what transformers makes of them in float64: mask,
+prediction, the loss with and without normalised pixels, and the gradient of the former to every
+weight that is trained, under the paper's names.
 """
 
 from __future__ import annotations

@@ -1,14 +1,7 @@
-"""Swin Transformers of timm, torchvision, transformers and in the names of Microsoft's project.
-
-`python tools/reference/swin_cases.py` writes them to tests/weights/fixtures/swin_*, in the
-environment that README.md describes; with names as arguments, these alone.
-"""
+"""Swin Transformers of timm, torchvision, transformers and in the names of Microsoft's project."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +18,6 @@ from torch import nn
 from torchvision.models.swin_transformer import SwinTransformer
 from torchvision_cases import saving
 
-FIXTURES = Path(__file__).resolve().parents[2] / "tests" / "weights" / "fixtures"
 WIDTH, DEPTHS, HEADS, RATIO, PATCH, CLASSES = 8, (2, 1), (2, 4), 2, 2, 5
 
 # Name of the case: (image size, window). Grids of 8 and 4 patches: windows of 4 are shifted in the
@@ -178,23 +170,3 @@ def saving_folder(model: nn.Module, **options: Any) -> Any:
         return "model"
 
     return save
-
-
-def write(case: Case) -> int:
-    """Write one case; returns its size in bytes."""
-    folder = FIXTURES / case.name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    facts = {"open": case.save(folder), "overrides": case.overrides}
-    if case.same_as:
-        facts["same_as"] = case.same_as
-    else:
-        np.savez_compressed(folder / "expected.npz", **case.expected)
-    (folder / "swin.json").write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-if __name__ == "__main__":
-    for each in cases():
-        if each.name in (sys.argv[1:] or [each.name]):
-            print(f"{each.name:34} {write(each) / 1024:6.1f} KiB")

@@ -17,7 +17,9 @@ import recording  # isort: skip  # it declares what torchvision lacks, so it com
 import family_cases
 import google_cases
 import hugging_face_cases
+import mae_cases
 import numpy as np
+import swin_cases
 import timm_cases
 import torch
 import torchvision_cases
@@ -33,6 +35,7 @@ MODULES = (
     hugging_face_cases,
     google_cases,
     tutorial_cases,
+    swin_cases,
 )
 TIMM_RULES = {"timm": {}, "timm_npz": {"interpolation": "bilinear", "antialias": False}}
 
@@ -43,6 +46,7 @@ def main(wanted: list[str]) -> None:
         for former in FIXTURES.glob("*/case.json"):
             shutil.rmtree(former.parent)
         write_resizing()
+        mae_cases.main()
     for case in all_cases():
         if wanted and case.name not in wanted:
             continue

@@ -18,11 +18,13 @@ from numpyvit.weights.dialects.torchvision import TORCHVISION
 from numpyvit.weights.dialects.hugging_face import HUGGING_FACE
 from numpyvit.weights.dialects.google import GOOGLE
 from numpyvit.weights.dialects.tutorial import TUTORIAL
+from numpyvit.weights.dialects.swin import SWIN_DIALECTS
 from numpyvit.weights.dialects.record import Record, find_record
 from numpyvit.weights.dialects.choosing import DIALECTS, Chosen, choose
 from numpyvit.weights.dialects.families import FAMILIES, Family, find_family
 from numpyvit.weights.dialects.stated import contradictions
 from numpyvit.weights.dialects.architecture import Architecture
+from numpyvit.weights.dialects.swin_architecture import SwinArchitecture
 from numpyvit.weights.dialects.evaluation import find_class_names, find_preprocessing
 from numpyvit.weights.dialects.targets import to_google, to_hugging_face, to_torchvision
 from numpyvit.weights.dialects.hub_files import hub_config, hub_processor
@@ -32,6 +34,7 @@ __all__ = [
     "FAMILIES",
     "GOOGLE",
     "HUGGING_FACE",
+    "SWIN_DIALECTS",
     "TIMM",
     "TORCHVISION",
     "TUTORIAL",
@@ -44,6 +47,7 @@ __all__ = [
     "Piece",
     "Record",
     "Rule",
+    "SwinArchitecture",
     "Translation",
     "choose",
     "contradictions",

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from numpyvit.models import ModelConfig, ViTConfig
 from numpyvit.weights.container import WeightFile
 from numpyvit.weights.dialects.families import Family
 from numpyvit.weights.dialects.naming import names_of
@@ -36,7 +37,7 @@ _ACTIVATION_OF_NAME = (
     (r"(base_patch32|giantopt_patch16|so400m_patch16)_siglip", "gelu_tanh"),
     (r"large_patch16_siglip_(gap_)?512", "gelu_tanh"),
 )
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
     "gelu_accurate": "gelu_tanh",
@@ -56,13 +57,15 @@ _POOLINGS = ("token", "avg", "map")
 
 
 class Architecture:
-    """Fields of a ViTConfig with the reason for each, worked out one after the other.
+    """Fields of a `config_class` with the reason for each, worked out one after the other.
 
     `fields` are those of the file's own size. `first_positions` are the rows of the position
     embedding that belong to no patch; they may be fewer than the tokens in front, and then the
     class token's is to be added to it (`is_folded`). Where the config says otherwise than the
     arrays, `problems` gets a line.
     """
+
+    config_class: type[ModelConfig] = ViTConfig
 
     def __init__(
         self,
@@ -80,7 +83,10 @@ class Architecture:
         self.report: list[tuple[str, str]] = []
         self.first_positions = 0
         self.is_folded = False
-        refuse_unknown_options(file)
+        self._find()
+
+    def _find(self) -> None:
+        refuse_unknown_options(self.file)
         self._find_sizes()
         self._refuse_without_biases()
         self._find_tokens()
@@ -90,7 +96,7 @@ class Architecture:
         self._find_norms()
         self._find_head()
         self._warn_of_other_blocks()
-        self.problems += contradictions(self.config, self.fields, "num_classes" in overrides)
+        self.problems += contradictions(self.config, self.fields, "num_classes" in self.overrides)
 
     def _say(self, topic: str, text: str) -> None:
         self.report.append((topic, text))
@@ -298,10 +304,10 @@ class Architecture:
                     activation, reason = kind, where
         if gated:
             activation, reason = "silu", "gated, by its shapes"
-        elif isinstance(stated, str) and stated in _ACTIVATIONS:
-            activation, reason = _ACTIVATIONS[stated], "the config"
+        elif isinstance(stated, str) and stated in ACTIVATIONS:
+            activation, reason = ACTIVATIONS[stated], "the config"
         elif stated is not None:
-            known = f"activation out of {', '.join(_ACTIVATIONS)}"
+            known = f"activation out of {', '.join(ACTIVATIONS)}"
             self._refuse_stated(known, stated, "activation")
         self.fields |= {
             "mlp_ratio": hidden / self.fields["embed_dim"],

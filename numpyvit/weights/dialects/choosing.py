@@ -14,16 +14,21 @@ from numpyvit.weights.dialects.hugging_face import HUGGING_FACE
 from numpyvit.weights.dialects.naming import names_of, unwrapped
 from numpyvit.weights.dialects.record import without_record
 from numpyvit.weights.dialects.rules import Dialect
+from numpyvit.weights.dialects.swin import SWIN_DIALECTS, SWIN_HUGGING_FACE
 from numpyvit.weights.dialects.timm import TIMM
 from numpyvit.weights.dialects.torchvision import TORCHVISION
 from numpyvit.weights.dialects.tutorial import TUTORIAL
 from numpyvit.weights.stored import StoredArray, WeightFileError
 from numpyvit.weights.text import shown
 
-DIALECTS: tuple[Dialect, ...] = (TIMM, TORCHVISION, HUGGING_FACE, GOOGLE, TUTORIAL)
+# Of two that fit a file alike the first is taken: a Swin's patches are called as a ViT's.
+DIALECTS: tuple[Dialect, ...] = (
+    *(*SWIN_DIALECTS, TIMM, TORCHVISION, HUGGING_FACE, GOOGLE, TUTORIAL),
+)
 KNOWN = (
     "timm (and DeiT, DeiT-III, MAE, DINO, DINOv2), torchvision, Hugging Face (ViT, DeiT, ViTMAE, "
-    "Dinov2), Google (vision_transformer, big_vision), the tutorial's tiny CIFAR model"
+    "Dinov2), Google (vision_transformer, big_vision), the tutorial's tiny CIFAR model, and Swin's "
+    "of timm, torchvision, Hugging Face and Microsoft"
 )
 
 # Words before the names, by which model of a training state is taken: the least number first.
@@ -47,14 +52,14 @@ _OTHERS: tuple[tuple[str, str, str], ...] = (
         "give the weights that it was made of",
     ),
     (
-        r"\b(layers|features|stages)\.\d+\..*(relative_position_|cpb_mlp|logit_scale)",
-        "a Swin Transformer",
-        "Swin is not supported",
+        r"\b(layers|features|stages)\.\d+\..*(cpb_mlp|logit_scale|continuous_position_bias)",
+        "a Swin Transformer of version 2",
+        "give one of version 1",
     ),
     (
-        r"relative_position_bias|rel_pos_bias|\battn\.q_bias$",
-        "a BEiT, with relative positions",
-        "it is not supported",
+        r"\bstages\.\d+\..*relative_position_",
+        "a Swin Transformer in names that are not known",
+        "give timm's, torchvision's, Hugging Face's or Microsoft's file",
     ),
     (r"\brel_pos_[hw]$", "a SAM or ViTDet, with relative positions", "it is not supported"),
     (
@@ -103,13 +108,30 @@ _OTHERS: tuple[tuple[str, str, str], ...] = (
         "give the backbone's file",
     ),
 )
+_OTHERS_OF_VIT = (
+    (
+        r"relative_position_bias|rel_pos_bias|\battn\.q_bias$",
+        "a BEiT, with relative positions",
+        "it is not supported",
+    ),
+)
+_OTHERS_OF_SWIN = (
+    (
+        r"\babsolute_pos_embed$|\bposition_embeddings$",
+        "a Swin Transformer with absolute positions",
+        "give one with relative positions alone",
+    ),
+)
 _REGISTERS = re.compile(r"(embeddings\.)?(reg_token|register_tokens)")
 # What people call a classifier beside a backbone.
 _HEAD = re.compile(
     r"(?P<before>(?:.*?\.)?)(?P<word>classifier|head|heads|fc|linear|linear_head|mlp_head)"
     r"(\.(\d+|head|fc))?\.(weight|bias)"
 )
-_MODEL_TYPES = ("vit", "vit_mae", "vit_msn", "deit", "dinov2", "dinov2_with_registers")
+_MODEL_TYPES = {
+    HUGGING_FACE.title: ("vit", "vit_mae", "vit_msn", "deit", "dinov2", "dinov2_with_registers"),
+    SWIN_HUGGING_FACE.title: ("swin",),
+}
 # timm's models whose names are a ViT's, but whose blocks compute something else.
 _OTHER_BLOCKS = re.compile(r"(?<![a-z])rpn(?![a-z])|test_vit3")  # the latter pools its register
 
@@ -141,14 +163,14 @@ def choose(file: WeightFile) -> Chosen:
         matches = [match for name in names if (match := anchor.fullmatch(name))]
         found += [(dialect, _outside(dialect, match["where"])) for match in matches]
     if not found:
-        _refuse_others(file, names)
+        _refuse_others(file, names, _OTHERS_OF_VIT)
         raise WeightFileError(
             f"[load_pretrained] expected a Vision Transformer in {file.path}, got arrays in names "
             f"that are not known ({_some(file.arrays)}); the known dialects are: {KNOWN}"
         )
     dialect, where = min(found, key=lambda entry: _rank(entry[1], names))
     mine = [name for name in names if name.startswith(where)]
-    _refuse_others(file, mine)
+    _refuse_others(file, mine, _OTHERS_OF_SWIN if dialect in SWIN_DIALECTS else _OTHERS_OF_VIT)
     _refuse_by_config(file, dialect)
     arrays = _inner(file, dialect, where, {name: names[name] for name in mine})
     head, notes = _head_elsewhere(dialect, where, arrays, names)
@@ -253,9 +275,11 @@ def _is_linear(shapes: Mapping[str, tuple[int, ...]], width: tuple[int, ...]) ->
     return same and len(weight) == 2 and weight[1:] == width and bias == weight[:1]
 
 
-def _refuse_others(file: WeightFile, names: Iterable[str]) -> None:
+def _refuse_others(
+    file: WeightFile, names: Iterable[str], more: tuple[tuple[str, str, str], ...]
+) -> None:
     names = list(names)
-    for pattern, what, advice in _OTHERS:
+    for pattern, what, advice in (*_OTHERS, *more):
         search = re.compile(pattern).search
         if example := next(filter(search, names), None):
             raise WeightFileError(
@@ -266,10 +290,10 @@ def _refuse_others(file: WeightFile, names: Iterable[str]) -> None:
 
 def _refuse_by_config(file: WeightFile, dialect: Dialect) -> None:
     config = file.config or {}
-    kind = config.get("model_type")
-    if dialect is HUGGING_FACE and kind is not None and kind not in _MODEL_TYPES:
+    kind, known = config.get("model_type"), _MODEL_TYPES.get(dialect.title)
+    if known is not None and kind is not None and kind not in known:
         raise WeightFileError(
-            f"[load_pretrained] expected a model_type out of {', '.join(_MODEL_TYPES)} in the "
+            f"[load_pretrained] expected a model_type out of {', '.join(known)} in the "
             f"config.json of {file.path}, got {shown(kind)}; it is not supported"
         )
     for name, source in names_of(file):

@@ -7,18 +7,15 @@ from typing import Any
 
 from numpyvit.data import PREPROCESSINGS, Preprocessing
 from numpyvit.data.imagenet import default_class_names, imagenet_classes
-from numpyvit.models import ViTConfig
 from numpyvit.weights.container import WeightFile
 from numpyvit.weights.dialects.families import Family
 from numpyvit.weights.dialects.naming import names_of
 
 _SWAG = {384: "torchvision_swag_384", 512: "torchvision_swag_512", 518: "torchvision_swag_518"}
-_TIMM_AT_384 = {"timm_vit": "timm_vit_384", "timm_deit": "timm_deit_384"}
+_AT_384 = {"timm_vit": "timm_vit_384", "timm_deit": "timm_deit_384", "swin": "swin_384"}
 
 
-def find_preprocessing(
-    file: WeightFile, family: Family, config: ViTConfig
-) -> tuple[Preprocessing, str]:
+def find_preprocessing(file: WeightFile, family: Family, config: Any) -> tuple[Preprocessing, str]:
     """The official evaluation of a model of `config`, and why it is that; of any size."""
     failure = ""
     try:
@@ -33,14 +30,17 @@ def find_preprocessing(
     key, reason = family.preprocessing, family.title
     if key == "torchvision":
         key = _torchvision(config)
+    elif key == "torchvision_swin":
+        size = "b" if config.embed_dim > 96 else "s" if config.depth > 12 else "t"
+        key = f"{key}_{size}"
     elif config.image_size == 384:
-        key = _TIMM_AT_384.get(key, key)
+        key = _AT_384.get(key, key)
     if key == "timm_vit" and not any("augreg" in name for name, _ in names_of(file)):
         reason = "a guess, as the file does not say: timm's usual one"
     return PREPROCESSINGS[key], reason + failure
 
 
-def _torchvision(config: ViTConfig) -> str:
+def _torchvision(config: Any) -> str:
     """Its models differ by size: only the large one has a rule of its own at 224 pixels."""
     if config.image_size in _SWAG:
         return _SWAG[config.image_size]

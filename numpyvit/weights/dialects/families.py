@@ -12,6 +12,13 @@ from numpyvit.weights.dialects.google import GOOGLE
 from numpyvit.weights.dialects.hugging_face import HUGGING_FACE
 from numpyvit.weights.dialects.naming import names_of
 from numpyvit.weights.dialects.rules import Entry, Translation
+from numpyvit.weights.dialects.swin import (
+    SWIN_DIALECTS,
+    SWIN_HUGGING_FACE,
+    SWIN_MICROSOFT,
+    SWIN_TIMM,
+    SWIN_TORCHVISION,
+)
 from numpyvit.weights.dialects.torchvision import TORCHVISION
 from numpyvit.weights.dialects.tutorial import TUTORIAL
 
@@ -71,6 +78,15 @@ FAMILIES: dict[str, Family] = {
     "google": Family("Google (vision_transformer)", "google", "vit_jax", activation="gelu_tanh"),
     "big_vision": Family("Google (big_vision)", "google", "big_vision", activation="gelu_tanh"),
     "tutorial": Family("the tutorial", "timm", "numpyvit", 1e-5, "gelu_tanh", final_norm=False),
+    **{
+        dialect.title: Family(dialect.title, "timm", preprocessing, norm_eps=1e-5)
+        for dialect, preprocessing in (
+            (SWIN_TIMM, "timm_deit"),
+            (SWIN_MICROSOFT, "swin"),
+            (SWIN_TORCHVISION, "torchvision_swin"),
+            (SWIN_HUGGING_FACE, "hugging_face_vit_mae"),  # bicubic, squashed to a square as well
+        )
+    },
 }
 
 _HUGGING_FACE_TYPES = {
@@ -92,6 +108,8 @@ _WORDS = (
 
 def find_family(file: WeightFile, chosen: Chosen, translation: Translation) -> tuple[Family, str]:
     """The family that a model is of, and why."""
+    if chosen.dialect in SWIN_DIALECTS:
+        return FAMILIES[chosen.dialect.title], "its names"
     if chosen.dialect is TORCHVISION:
         return FAMILIES["torchvision"], "its names"
     if chosen.dialect is TUTORIAL:

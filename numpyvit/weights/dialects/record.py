@@ -11,7 +11,7 @@ import numpy
 from numpy.typing import NDArray
 
 from numpyvit.data import Preprocessing
-from numpyvit.models import Labelling, ViTConfig
+from numpyvit.models import Labelling, config_from_dict, family_of
 from numpyvit.weights.container import WeightFile
 from numpyvit.weights.json_text import parse_object
 
@@ -25,7 +25,7 @@ class Record:
     """A model's name, configuration, classes and preprocessing."""
 
     name: str
-    config: ViTConfig
+    config: Any  # a ModelConfig
     labelling: Labelling
     preprocessing: Preprocessing
 
@@ -33,6 +33,7 @@ class Record:
         """As JSON."""
         fields = {
             "name": self.name,
+            "family": family_of(self.config),
             "config": self.config.to_dict(),
             "labelling": dataclasses.asdict(self.labelling),
             "preprocessing": self.preprocessing.to_dict(),
@@ -51,7 +52,7 @@ class Record:
             labelling = {name: tuple(values) for name, values in fields["labelling"].items()}
             record = cls(
                 str(fields["name"]),
-                ViTConfig(**fields["config"]),
+                config_from_dict(fields.get("family", "vit"), fields["config"]),
                 Labelling(**labelling),
                 Preprocessing.from_dict(fields["preprocessing"]),
             )

@@ -15,6 +15,7 @@ _FOLLOWED = (
     *("img_size", "patch_size", "in_chans", "num_classes", "global_pool", "act_layer"),
     *("embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "qk_norm", "init_values"),
     *("class_token", "no_embed_class", "reg_tokens", "pre_norm", "final_norm", "fc_norm"),
+    *("depths", "window_size"),  # Swin's
 )
 # timm's options that change nothing in evaluation.
 _HARMLESS = (
@@ -34,6 +35,7 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "scale_mlp_norm": (False,),
     "pool_include_prefix": (False,),
     "features_only": (False,),
+    "always_partition": (False,),
 }
 _OF_HEADS = ("num_classes", "num_labels", "id2label", "architectures")
 

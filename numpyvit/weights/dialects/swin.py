@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import collections
-import re
 from collections.abc import Iterator
 
-from numpyvit.weights.container import WeightFile
-from numpyvit.weights.dialects.choosing import Chosen, by_plain_names
-from numpyvit.weights.dialects.naming import COUNTERS, unwrapped
+from numpyvit.weights.dialects.naming import COUNTERS
 from numpyvit.weights.dialects.rules import Dialect, Rule
-from numpyvit.weights.stored import WeightFileError
 
 _MOST_STAGES = 8
 _TABLE = "relative_position_bias_table"
@@ -106,7 +101,7 @@ SWIN_TORCHVISION = Dialect(
 )
 SWIN_HUGGING_FACE = Dialect(
     title="Hugging Face (Swin)",
-    anchor=rf"encoder\.layers\.0\.blocks\.0\.attention\.(self|relative_position_bias)\.{_TABLE}",
+    anchor=r"encoder\.layers\.0\.blocks\.0\.layernorm_before\.weight",
     rules=tuple(_hugging_face()),
     drops=_DROPS,
     prefixes=_PREFIXES,
@@ -116,50 +111,3 @@ SWIN_HUGGING_FACE = Dialect(
 )
 # Microsoft's before timm's: what timm's is known by is in both.
 SWIN_DIALECTS = (SWIN_MICROSOFT, SWIN_TIMM, SWIN_TORCHVISION, SWIN_HUGGING_FACE)
-
-_VERSION_2 = re.compile(r"\b(cpb_mlp|logit_scale)\b|continuous_position_bias")
-
-
-def choose_swin(file: WeightFile) -> Chosen | None:
-    """The Swin Transformer in a file: of several, the averaged one; None where there is none.
-
-    Raises WeightFileError for a Swin of version 2, and for a weight that is there twice.
-    """
-    stored = by_plain_names(file)
-    found: list[tuple[bool, int, Dialect, str]] = []
-    for dialect in SWIN_DIALECTS:
-        outside = re.compile(rf"(?P<where>(?:.*\.)?){dialect.anchor}")
-        for match in filter(None, map(outside.fullmatch, stored)):
-            where = _without_prefixes(match["where"])
-            found.append(("ema" not in where, len(where), dialect, where))
-    if not found:
-        return None
-    *_, dialect, where = min(found, key=lambda entry: entry[:2])
-    mine = [name for name in stored if name.startswith(where)]
-    if example := next(filter(_VERSION_2.search, mine), None):
-        raise WeightFileError(
-            f"[load_pretrained] expected a Swin Transformer of version 1 in {file.path}, got one "
-            f"of version 2 (by the name {example!r}); it is not supported"
-        )
-    arrays = {}
-    for name in mine:
-        inner = re.sub(rf"^(?:(?:{'|'.join(_PREFIXES)})\.)+", "", name.removeprefix(where))
-        for pattern, replacement in dialect.respellings:
-            inner = re.sub(pattern, replacement, inner)
-        if inner in arrays:
-            raise WeightFileError(
-                f"[load_pretrained] expected each weight once in {file.path}, got two for {inner}; "
-                "keep one of them"
-            )
-        arrays[inner] = stored[name]
-    others = collections.Counter(
-        name.split(".")[0] for name in set(map(unwrapped, file.arrays)) - set(mine)
-    )
-    return Chosen(dialect, where, arrays, dict(sorted(others.items())))
-
-
-def _without_prefixes(where: str) -> str:
-    words = re.findall(r"[^.]*\.", where)
-    while words and words[-1][:-1] in _PREFIXES:
-        words.pop()
-    return "".join(words)
