@@ -10,7 +10,7 @@ the row sums of (weights * dweights), which equal those of (output * doutput), K
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpyvit.backend import Array, Generator, array_module, device_of, matmul_into
 from numpyvit.ops.regularization import keep_mask
@@ -45,7 +45,7 @@ def attention(
     _check_shapes(q, k, v)
     xp = array_module(q, k, v, bias)
     y = xp.empty((*q.shape[:-1], v.shape[-1]), q.dtype)
-    backward = _attend(q, k, v, bias, y, scale, dropout, rng, recorded)
+    backward = _attend(q, k, v, bias, y, _Settings(scale, dropout, rng, recorded))
 
     def pullback(dy: Array, needs: Needs = (True,) * 4) -> tuple[Array | None, ...]:
         dq, dk, dv = (
@@ -91,7 +91,7 @@ def packed_attention(
     q, k, v = _heads_of(qkv, 3, num_heads)
     y = xp.empty((b, asking, d), qkv.dtype)
     asked, merged = q[:, :, :asking], _heads_of(y, 1, num_heads)[0]
-    backward = _attend(asked, k, v, bias, merged, None, dropout, rng, recorded)
+    backward = _attend(asked, k, v, bias, merged, _Settings(None, dropout, rng, recorded))
 
     def pullback(dy: Array, needs: Needs = (True, True)) -> tuple[Array | None, ...]:
         dqkv = dq = dk = dv = None
@@ -115,12 +115,22 @@ def _heads_of(packed: Array, parts: int, num_heads: int) -> Array:
     return split.transpose(2, 0, 3, 1, 4)
 
 
-def _attend(q, k, v, bias, y, scale, dropout, rng, recorded):  # type: ignore[no-untyped-def]
+class _Settings(NamedTuple):
+    """Those of an op."""
+
+    scale: float | None
+    dropout: float
+    rng: Generator | None
+    recorded: bool
+
+
+def _attend(q, k, v, bias, y, settings):  # type: ignore[no-untyped-def]
     """Write attention into `y`; return a function (dy, dq, dk, dv, dscores) to go back.
 
     Only if `recorded` may it be called. It fills the gradients, those of the scores as well, and
     leaves out what is None.
     """
+    scale, dropout, rng, recorded = settings
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     shape = (*q.shape[:-1], k.shape[-2])
     bias = None if bias is None else array_module(bias).broadcast_to(bias, shape)
