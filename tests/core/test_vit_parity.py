@@ -88,6 +88,18 @@ VARIED: dict[str, dict[str, Any]] = {
         "activation": "relu",
         "layer_scale": 0.5,
     },
+    "no positions": {"positions": "none"},
+    "sines and cosines": {"positions": "sincos", "num_registers": 1},
+    "sines and cosines of MAE": {"positions": "sincos_mae", "class_token": False, "pooling": "avg"},
+    "relative bias": {"positions": "relative", "num_registers": 2, "image_size": (8, 16)},
+    "relative bias between patches alone": {
+        "positions": "relative",
+        "class_token": False,
+        "pooling": "avg",
+        "qk_norm": True,
+    },
+    "rotary": {"positions": "rotary", "num_registers": 2, "image_size": (8, 16)},
+    "rotary after normed queries and keys": {"positions": "rotary", "qk_norm": True},
 }
 
 
@@ -104,8 +116,7 @@ def a_batch(
 ) -> Any:
     rng = np.random.default_rng(seed)
     config = model.config
-    side = config.image_size
-    images = rng.standard_normal((size, config.in_channels, side, side)).astype(dtype)
+    images = rng.standard_normal((size, config.in_channels, *config.image_shape)).astype(dtype)
     labels = rng.integers(0, config.num_classes, size)
     return to_device(images, device), to_device(labels, device)
 

@@ -111,11 +111,57 @@ def _embedding(state: State, images: torch.Tensor, config: ViTConfig) -> torch.T
     x = conv2d(images, weight, bias, stride=config.patch_size).flatten(2).transpose(1, 2)
     if config.positions == "patches":
         x = x + state["pos_embed"]
+    if config.positions.startswith("sincos"):
+        x = x + torch.stack([_waves(*place, config) for place in _places(config)]).to(x.dtype)
     names = [name for name in ("cls_token", "dist_token", "reg_token") if name in state]
     x = torch.cat([*(state[name].expand(len(x), -1, -1) for name in names), x], dim=1)
     if config.positions == "all":
         x = x + state["pos_embed"]
     return _norm(state, "norm_pre", x, config) if config.pre_norm else x
+
+
+def _places(config: ViTConfig) -> list[tuple[int, int]]:
+    """Row and column of each patch."""
+    return [(row, column) for row in range(config.grid[0]) for column in range(config.grid[1])]
+
+
+def _waves(row: int, column: int, config: ViTConfig) -> torch.Tensor:
+    n = config.embed_dim // 4
+    steps = n - 1 if config.positions == "sincos" else n
+    rates = torch.tensor([10000 ** (-i / steps) for i in range(n)], dtype=torch.float64)
+    parts = [wave(place * rates) for place in (column, row) for wave in (torch.sin, torch.cos)]
+    return torch.cat(parts)
+
+
+def _relative_bias(table: torch.Tensor, config: ViTConfig) -> torch.Tensor:
+    """(H, N, N), one pair of tokens after the other."""
+    places: list[Any] = [None] * config.num_prefix_tokens + _places(config)
+    h, w = config.grid
+    last = (2 * h - 1) * (2 * w - 1)
+
+    def entry(query: Any, key: Any) -> torch.Tensor:
+        if query is None:
+            return table[last + 2 if key is None else last]
+        if key is None:
+            return table[last + 1]
+        down, right = query[0] - key[0], query[1] - key[1]
+        return table[(down + h - 1) * (2 * w - 1) + right + w - 1]
+
+    rows = [torch.stack([entry(query, key) for key in places]) for query in places]
+    return torch.stack(rows).permute(2, 0, 1)
+
+
+def _turned(x: torch.Tensor, config: ViTConfig) -> torch.Tensor:
+    """Queries or keys (B, H, N, K), the patches' turned pair by pair."""
+    k, first = x.shape[-1], config.num_prefix_tokens
+    columns = []
+    for pair in range(k // 2):
+        rate = 100 ** (-(pair % (k // 4)) / (k // 4))
+        places = [column if pair < k // 4 else row for row, column in _places(config)]
+        angle = torch.tensor([0.0] * first + places, dtype=x.dtype) * rate
+        a, b = x[..., 2 * pair], x[..., 2 * pair + 1]
+        columns += [a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()]
+    return torch.stack(columns, -1)
 
 
 def _logits(state: State, x: torch.Tensor, config: ViTConfig) -> torch.Tensor:
@@ -184,7 +230,12 @@ def _attention(
     q, k, v = qkv.reshape(b, n, 3, config.num_heads, -1).permute(2, 0, 3, 1, 4)
     if config.qk_norm:
         q, k = _norm(block, "attn.q_norm", q, config), _norm(block, "attn.k_norm", k, config)
-    weights = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(dim=-1)
+    if config.positions == "rotary":
+        q, k = _turned(q, config), _turned(k, config)
+    scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
+    if config.positions == "relative":
+        scores = scores + _relative_bias(block["attn.rel_pos.relative_position_bias_table"], config)
+    weights = scores.softmax(dim=-1)
     y = (weights @ v).transpose(1, 2).reshape(b, n, d)
     return linear(y, block["attn.proj.weight"], block["attn.proj.bias"]), weights
 
