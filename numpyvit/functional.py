@@ -55,6 +55,7 @@ softmax: TensorOp = differentiable(ops.softmax)
 log_softmax: TensorOp = differentiable(ops.log_softmax)
 
 layer_norm: TensorOp = differentiable(ops.layer_norm)
+rms_norm: TensorOp = differentiable(ops.rms_norm)
 group_norm: TensorOp = differentiable(ops.group_norm)
 dropout: TensorOp = differentiable(ops.dropout)
 drop_path: TensorOp = differentiable(ops.drop_path)

@@ -35,6 +35,7 @@ from numpyvit.nn import (
     PostNormBlock,
     RelativePositions,
     ResPostBlock,
+    RMSNorm,
     RotaryPositions,
     ScorePool,
     SincosPositions,
@@ -45,8 +46,8 @@ from numpyvit.nn import (
 
 Build = Callable[[ViTConfig, Generator], Module]
 
-# Width and epsilon to a module.
-NORMS: dict[str, Callable[[int, float], Module]] = {"layer": LayerNorm}
+# Width and epsilon to a module: by mean and variance, or by the root mean square.
+NORMS: dict[str, Callable[[int, float], Module]] = {"layer": LayerNorm, "rms": RMSNorm}
 
 # Width, hidden width, activation_name, dropout and rng to a module.
 MLPS: dict[str, Callable[..., Module]] = {"mlp": Mlp, "swiglu": SwiGLU}

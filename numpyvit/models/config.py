@@ -14,7 +14,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "stem": ("patches", "overlapping", "convolutions", "hybrid"),
     "positions": ("all", "patches", "none", "sincos", "sincos_mae", "relative", "rotary"),
     "block": ("pre_norm", "post_norm", "res_post_norm", "parallel", "parallel_things"),
-    "norm": ("layer",),
+    "norm": ("layer", "rms"),
     "mlp": ("mlp", "swiglu"),
     "pooling": ("token", "avg", "token_avg", "max", "score", "map"),
 }

@@ -15,6 +15,7 @@ from numpyvit.nn.basic import (
     LayerScale,
     Linear,
     Norm,
+    RMSNorm,
     activation,
     check_positive,
 )
@@ -107,6 +108,7 @@ __all__ = [
     "PatchMerging",
     "Positions",
     "PostNormBlock",
+    "RMSNorm",
     "RelativeBias",
     "RelativePositions",
     "ResPostBlock",

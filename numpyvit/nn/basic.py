@@ -128,6 +128,27 @@ class LayerNorm(Module):
         return f"eps={self.eps:g}"
 
 
+class RMSNorm(Module):
+    """Each vector along the last axis divided by its root mean square, then scaled.
+
+    `weight` (dim,), no bias (Zhang and Sennrich 2019). `eps` is 1e-6 in timm; `torch.nn.RMSNorm`
+    takes the float type's own by default.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        check_positive("RMSNorm", dim=dim, eps=eps)
+        self.eps = eps
+        self.weight = Parameter(init.ones((dim,)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) -> (..., dim)."""
+        return functional.rms_norm(x, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        """The epsilon."""
+        return f"eps={self.eps:g}"
+
+
 class LayerScale(Module):
     """Each channel scaled by a learned number that starts small (Touvron et al. 2021, CaiT).
 

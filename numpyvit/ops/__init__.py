@@ -42,7 +42,7 @@ from numpyvit.ops.activation import (
     silu,
     softmax,
 )
-from numpyvit.ops.normalization import layer_norm
+from numpyvit.ops.normalization import layer_norm, rms_norm
 from numpyvit.ops.group_normalization import group_norm
 from numpyvit.ops.regularization import drop_path, dropout
 from numpyvit.ops.tiled_attention import TiledAttention as TiledAttention
@@ -87,6 +87,7 @@ __all__ = [
     "quick_gelu",
     "relu",
     "reshape",
+    "rms_norm",
     "rotate",
     "sigmoid",
     "silu",

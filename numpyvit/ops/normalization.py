@@ -1,4 +1,4 @@
-"""Layer normalisation."""
+"""Normalisation of vectors: by mean and variance, or by the root mean square alone."""
 
 from __future__ import annotations
 
@@ -47,5 +47,41 @@ def layer_norm(x: Array, weight: Array, bias: Array, /, eps: float = 1e-6) -> Op
             dx *= rstd
             dx = dx.reshape(x.shape)
         return dx, dweight, dbias
+
+    return y.reshape(x.shape), pullback
+
+
+def rms_norm(x: Array, weight: Array, /, eps: float = 1e-6) -> OpResult:
+    """`x / sqrt(mean(x^2) + eps) * weight` over the last axis (Zhang and Sennrich 2019, eq. 4).
+
+    `x` (..., D), `weight` (D,).
+    """
+    width = x.shape[-1]
+    if weight.shape != (width,):
+        raise ValueError(
+            f"[rms_norm] expected inputs of width {len(weight)} for a weight {weight.shape}, "
+            f"got {x.shape}"
+        )
+    xp = array_module(x, weight)
+    average = xp.full((width, 1), 1 / width, x.dtype)
+    flat = x.reshape(-1, width)
+    rstd = (flat * flat) @ average
+    rstd += eps
+    xp.sqrt(rstd, out=rstd)
+    xp.reciprocal(rstd, out=rstd)
+    normalised = flat * rstd
+    y = normalised * weight
+
+    def pullback(dy: Array, needs: Needs = (True, True)) -> tuple[Array | None, ...]:
+        dy = dy.reshape(-1, width)
+        dx = dweight = None
+        if needs[1]:
+            dweight = xp.einsum("ij,ij->j", dy, normalised)
+        if needs[0]:  # rstd * (g - normalised * mean(g * normalised)), g = dy * weight
+            dx = dy * weight
+            dx -= normalised * ((dx * normalised) @ average)
+            dx *= rstd
+            dx = dx.reshape(x.shape)
+        return dx, dweight
 
     return y.reshape(x.shape), pullback

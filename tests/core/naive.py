@@ -117,6 +117,15 @@ def group_norm(
     return y
 
 
+def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
+    y = np.empty_like(x)
+    for place in np.ndindex(*x.shape[:-1]):
+        row = x[place].tolist()
+        square = math.fsum(value * value for value in row) / len(row)
+        y[place] = [value / math.sqrt(square + eps) for value in row] * weight
+    return y
+
+
 def conv2d(
     x: np.ndarray, weight: np.ndarray, bias: Any = None, stride: Any = 1, padding: Any = 0
 ) -> np.ndarray:

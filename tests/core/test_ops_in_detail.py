@@ -250,6 +250,7 @@ IMAGE = np.zeros((1, 3, 6, 6))
     [
         (lambda: ops.linear(X, np.zeros((4, 5))), "inputs of width 5"),
         (lambda: ops.layer_norm(X, np.ones(4), np.ones(4)), "inputs of width 4"),
+        (lambda: ops.rms_norm(X, np.ones(4)), "inputs of width 4"),
         (lambda: ops.var(X, axis=0, correction=2), "more than 2 values"),
         (lambda: ops.patches(IMAGE, patch=(4, 4)), "multiples of the patch 4x4"),
         (lambda: ops.conv2d(IMAGE, np.zeros((1, 2, 3, 3))), "of the same C"),

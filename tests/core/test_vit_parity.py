@@ -70,11 +70,13 @@ VARIED: dict[str, dict[str, Any]] = {
     "norms after the sums": {"block": "post_norm", "final_norm": False, "layer_scale": 0.5},
     "norms after the branches": {
         "block": "res_post_norm",
+        "norm": "rms",
         "layer_scale": 0.5,
         "pooling": "max",
     },
     "attention beside an MLP": {
         "block": "parallel",
+        "norm": "rms",
         "qk_norm": True,
         "mlp": "swiglu",
         "activation": "silu",
@@ -85,6 +87,7 @@ VARIED: dict[str, dict[str, Any]] = {
         "block": "parallel_things",
         "class_token": False,
         "pooling": "map",
+        "norm": "rms",
         "activation": "relu",
         "layer_scale": 0.5,
     },

@@ -249,6 +249,27 @@ def _group_norms() -> list[Case]:
     ]
 
 
+def _rms_norms() -> list[Case]:
+    def torch(t: Any, x: Any, weight: Any, eps: float) -> Any:
+        return _f(t).rms_norm(x, x.shape[-1:], weight, eps)
+
+    table: list[tuple[str, Any, float]] = [
+        ("a matrix", normal((5, 8), (8,)), 1e-6),
+        ("tokens", normal((2, 3, 8), (8,)), 1e-5),
+        ("a vector", normal((8,), (8,)), 1e-6),
+        ("a tiny epsilon", normal((5, 8), (8,)), 1e-12),
+        ("a row of zeros", lambda rng: (np.eye(2, 4), *normal((4,))(rng)), 1e-2),
+        ("a row of zeros alone", lambda rng: (np.zeros((1, 4)), *normal((4,))(rng)), 1e-2),
+        ("a width of one", normal((3, 1), (1,)), 1e-2),
+        ("large values", normal((3, 8), (8,), scale=1e3), 1e-6),
+        ("an empty batch", normal((0, 8), (8,)), 1e-6),
+    ]
+    return [
+        Case("rms_norm", about, draw, naive.rms_norm, torch, {"eps": eps})
+        for about, draw, eps in table
+    ]
+
+
 def _noises() -> list[Case]:
     def dropout(t: Any, x: Any, p: float, rng: Any) -> Any:
         return x * t.tensor(naive.keep_mask(tuple(x.shape), p, rng)) / (1 - p)
@@ -454,6 +475,7 @@ CASES = [
     *_products(),
     *_softmaxes(),
     *_layer_norms(),
+    *_rms_norms(),
     *_group_norms(),
     *_noises(),
     *_attentions(),

@@ -51,7 +51,7 @@ def test_any_number_of_workers_gives_the_same_bits(workers, overrides, batch):
     "parts",
     [
         {"block": "post_norm", "pooling": "max"},
-        {"block": "parallel_things", "norm": "layer", "pooling": "score"},
+        {"block": "parallel_things", "norm": "rms", "pooling": "score"},
     ],
 )
 def test_other_parts_give_the_same_bits_too(parts, batch):
