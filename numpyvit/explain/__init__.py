@@ -9,6 +9,7 @@ from numpyvit.explain.observe import (
     evaluating,
     observe_attention,
     observe_gradients,
+    observe_tokens,
 )
 from numpyvit.explain.attention import (
     attention_mass,
@@ -17,8 +18,14 @@ from numpyvit.explain.attention import (
     resize_attention,
 )
 from numpyvit.explain.rollout import gradient_rollout, rollout
-from numpyvit.explain.relevance import gradcam, relevance
-from numpyvit.explain.methods import GRADIENT_METHODS, METHODS, MapOptions, explain
+from numpyvit.explain.relevance import gradcam, relevance, token_gradcam
+from numpyvit.explain.methods import (
+    GRADIENT_METHODS,
+    METHODS,
+    MapOptions,
+    explain,
+    possible_methods,
+)
 from numpyvit.explain.captions import map_caption, options_note, percent
 from numpyvit.explain.measures import (
     HeadMeasures,
@@ -81,6 +88,7 @@ __all__ = [
     "model_positions",
     "observe_attention",
     "observe_gradients",
+    "observe_tokens",
     "options_note",
     "overlay",
     "patch_filters",
@@ -88,9 +96,11 @@ __all__ = [
     "patch_map",
     "percent",
     "position_similarity",
+    "possible_methods",
     "prediction_titles",
     "relevance",
     "resize_attention",
     "rollout",
+    "token_gradcam",
     "tokens_read",
 ]

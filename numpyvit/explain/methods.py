@@ -9,8 +9,14 @@ import numpy as np
 
 from numpyvit.backend import Array, suggest
 from numpyvit.explain.attention import class_attention, fuse_heads
-from numpyvit.explain.observe import Target, check_block, observe_attention, observe_gradients
-from numpyvit.explain.relevance import gradcam, relevance
+from numpyvit.explain.observe import (
+    Target,
+    check_block,
+    observe_attention,
+    observe_gradients,
+    observe_tokens,
+)
+from numpyvit.explain.relevance import gradcam, relevance, token_gradcam
 from numpyvit.explain.rollout import gradient_rollout, rollout
 from numpyvit.explain.tokens import Floats, patch_map, tokens_read
 from numpyvit.models import ImageModel
@@ -82,8 +88,14 @@ def relevance_map(model: ImageModel, images: Array, options: MapOptions) -> Floa
 
 
 def gradcam_map(model: ImageModel, images: Array, options: MapOptions) -> Floats:
-    """`gradcam` of one block: (B, C, H, W) -> (B, rows, columns)."""
+    """`gradcam` of one block: (B, C, H, W) -> (B, rows, columns).
+
+    Where attention stays inside windows, `token_gradcam` of what comes out of the block.
+    """
     index = check_block("explain", model, options.block)
+    if not model.attends_globally:
+        seen = observe_tokens(model, images, options.target, index)
+        return np.concatenate([token_gradcam(tokens, slopes) for tokens, slopes in seen])
     shares, prefix = tokens_read(model.config), model.config.num_prefix_tokens
     only = slice(index, index + 1)
     maps = [
@@ -103,6 +115,11 @@ METHODS: dict[str, Method] = {
 GRADIENT_METHODS = frozenset({"gradient-rollout", "relevance", "gradcam"})
 
 
+def possible_methods(model: ImageModel) -> list[str]:
+    """The METHODS that can explain a model: of one with windows, gradcam alone."""
+    return list(METHODS) if model.attends_globally else ["gradcam"]
+
+
 def explain(
     model: ImageModel,
     images: Array,
@@ -112,7 +129,8 @@ def explain(
     """A map for each image by one of METHODS: images (B, C, H, W) -> (B, rows, columns).
 
     `images` as the model takes them, of its dtype. The model computes in evaluation mode, and its
-    parameters' gradients are left alone. Raises ValueError for an unknown method or option.
+    parameters' gradients are left alone. Raises ValueError for an unknown method or option, and for
+    one that is not among the model's `possible_methods`.
     """
     if method not in METHODS:
         raise ValueError(f"[explain] unknown method {method!r}; {suggest(method, METHODS)}")

@@ -50,6 +50,7 @@ def evaluating(model: Module) -> Iterator[None]:
 
 def observe_attention(model: ImageModel, images: Array, blocks: slice = ALL) -> Iterator[Observed]:
     """The attention of `images` (B, C, H, W), a few images after the other, in evaluation mode."""
+    _check_attends_globally(model)
     for start in range(0, _checked(images), _AT_ONCE):
         with evaluating(model), no_grad():
             group = to_device(images[start : start + _AT_ONCE], model.device)
@@ -66,28 +67,50 @@ def observe_gradients(
 
     `target` is a class for all images, one for each, or None: the class that the model predicts.
     Of a model with two heads the logit is their mean. No parameter's gradient is computed or
-    changed. Raises ValueError for a class that the model does not have, RuntimeError inside
-    no_grad().
+    changed. Raises ValueError for a class that the model does not have, and for one whose attention
+    stays inside windows, RuntimeError inside no_grad().
     """
+    _check_attends_globally(model)
+    for output, seed, chosen in _with_tape(model, images, target, return_attention=True):
+        groups = _by_block(model, output)[blocks]
+        weights = [tensor for each in groups for tensor in each]
+        found = iter(gradients(output.logits, weights, seed))
+        attention = [_as_one([tensor.data for tensor in each]) for each in groups]
+        slopes = [_as_one([next(found) for _ in each]) for each in groups]
+        del output, groups, weights  # what is left of the tape, before the caller works
+        yield Observed(attention, slopes, chosen)
+
+
+def observe_tokens(
+    model: ImageModel, images: Array, target: Target, block: int
+) -> Iterator[tuple[Floats, Floats]]:
+    """The tokens (B, N, D) that come out of a block, and the gradient of a logit to them.
+
+    Errors and everything else as in `observe_gradients`.
+    """
+    for output, seed, _ in _with_tape(model, images, target, return_hidden_states=True):
+        tokens = output.hidden_states[1:][block]
+        (slopes,) = gradients(output.logits, [tokens], seed)
+        yield to_numpy(tokens.data), to_numpy(slopes)
+
+
+def _with_tape(
+    model: ImageModel, images: Array, target: Target, **asked: bool
+) -> Iterator[tuple[ViTOutput, Array, NDArray[np.intp]]]:
+    """Outputs of a few images at a time, what the logits' gradient starts from, and the classes."""
     count = _checked(images)
     wanted = _targets(model, target, count)
     for start in range(0, count, _WITH_TAPE):
         group = to_device(images[start : start + _WITH_TAPE], model.device)
         with evaluating(model):
             # The images ask for a gradient so that a frozen model leaves a tape as well.
-            output: ViTOutput = model(Tensor(group, requires_grad=True), return_attention=True)
+            output: ViTOutput = model(Tensor(group, requires_grad=True), **asked)
         logits = to_numpy(output.logits.data)
         chosen = logits.argmax(-1) if wanted is None else wanted[start : start + len(group)]
         seed = np.zeros_like(logits)
         # Images do not influence each other, so one walk back serves all of them.
         seed[np.arange(len(chosen)), chosen] = 1
-        groups = _by_block(model, output)[blocks]
-        weights = [tensor for each in groups for tensor in each]
-        found = iter(gradients(output.logits, weights, to_device(seed, model.device)))
-        attention = [_as_one([tensor.data for tensor in each]) for each in groups]
-        slopes = [_as_one([next(found) for _ in each]) for each in groups]
-        del output, groups, weights  # what is left of the tape, before the caller works
-        yield Observed(attention, slopes, chosen)
+        yield output, to_device(seed, model.device), chosen
 
 
 def check_block(component: str, model: ImageModel, block: int) -> int:
@@ -111,6 +134,14 @@ def _as_one(arrays: list[Array]) -> Floats:
     """What several attentions side by side add up is that of one with the heads of all."""
     found = [to_numpy(array) for array in arrays]
     return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+
+def _check_attends_globally(model: ImageModel) -> None:
+    if not model.attends_globally:
+        raise ValueError(
+            f"[explain] expected a model whose tokens all attend to each other, got a "
+            f"{type(model).__name__}, whose attention stays inside windows; take the method gradcam"
+        )
 
 
 def _checked(images: Array) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from numpyvit.explain.rollout import positive_evidence
-from numpyvit.explain.tokens import Floats, Grid, check_attention, patch_map
+from numpyvit.explain.tokens import Floats, Grid, check_attention, patch_grid, patch_map
 
 
 def relevance(attention: Sequence[Floats] | Floats, gradients: Sequence[Floats] | Floats) -> Floats:
@@ -49,3 +49,13 @@ def gradcam(
     slopes = patch_map(gradients, shares, num_prefix_tokens, grid).mean((-2, -1), keepdims=True)
     maps = patch_map(attention, shares, num_prefix_tokens, grid)  # b h rows columns
     return np.maximum((slopes * maps).sum(1), 0)
+
+
+def token_gradcam(tokens: Floats, gradients: Floats) -> Floats:
+    """GradCAM on the tokens of a square grid: (B, N, D) twice -> (B, rows, columns).
+
+    A channel counts by its mean gradient over the tokens; their weighted sum is the map, what is
+    negative is cut off (Selvaraju et al. 2017, equations 1 and 2). It needs no attention.
+    """
+    maps = (gradients.mean(1, keepdims=True) * tokens).sum(-1)
+    return np.maximum(maps, 0).reshape(-1, *patch_grid(tokens.shape[1]))

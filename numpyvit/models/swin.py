@@ -73,6 +73,7 @@ class SwinConfig(ModelConfig):
     stem = "patches"
     class_token = False
     num_prefix_tokens = 0
+    pooling = "avg"
 
     image_size: int = 224
     patch_size: int = 4
@@ -243,7 +244,9 @@ class SwinStage(Module):
                 x = rearrange(x, move)
             x = block(x, maps)
             if hidden_states is not None:
-                hidden_states.append(x if back is None else rearrange(x, back))
+                rows = x if back is None else rearrange(x, back)
+                hidden_states.append(rows)  # what follows reads it, so that gradients reach it
+                x = rows if back is None else rearrange(rows, inverse_order(back, len(back)))
         return x
 
 
