@@ -81,6 +81,19 @@ def test_the_decay_rises_as_published_and_no_further_than_asked_for(rng) -> None
     assert_close(np.array(slower.decay_at(20)), np.array(0.5))
 
 
+def test_updates_with_a_warmup_follow_the_published_decay(torch, dtype, rng) -> None:
+    ours = named(rng, np, dtype)
+    ema = ExponentialMovingAverage(ours.items(), decay=0.9, warmup=True)
+    expected = None
+    for step in range(60):
+        change(ours, step)
+        ema.update()
+        weight = torch.tensor(ours["bias"].data)
+        decay = min(1 - (1 + step) ** (-2 / 3), 0.9)  # which is reached at step 31
+        expected = weight if expected is None else expected.lerp(weight, 1 - decay)
+    assert_close(ema.averages["bias"], expected.numpy(), dtype)
+
+
 def test_until_the_start_the_average_is_the_weights(rng) -> None:
     ours = named(rng)
     ema = ExponentialMovingAverage(ours.items(), decay=0.5, start_step=3)
