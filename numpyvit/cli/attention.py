@@ -34,6 +34,7 @@ from numpyvit.explain import (
     measure_heads,
     model_filters,
     model_positions,
+    possible_methods,
 )
 
 ABOUT = f"""\
@@ -114,8 +115,8 @@ def _add_method_options(parser: parsing.Parser) -> None:
         metavar="NAME",
         dest="methods",
         type=method_names,
-        default=["attention"],
-        help="one or more of the methods above (default attention)",
+        help="one or more of the methods above (default attention; gradcam for models whose "
+        "attention stays inside windows, which have no other map)",
     )
     parser.add_argument(
         "--class",
@@ -166,6 +167,8 @@ def method_names(text: str) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """Draw; file names on stdout. A picture that cannot be read costs status 1, not the others."""
+    given = args.methods
+    args.methods = given or ["attention"]
     _check_options(args)
     needs_pictures = args.methods[0] not in WITHOUT_PICTURES
     if needs_pictures != bool(args.images):
@@ -175,6 +178,9 @@ def run(args: argparse.Namespace) -> int:
     files = picture_files(args.images)
     can_draw = _can_draw(args)
     opened = opening.open_weights(args)
+    if given is None:
+        args.methods = possible_methods(opened.model)[:1]
+        _check_options(args)
     plan = _plan(args, opened)
     folder = output.writable_folder(args.out)
     names = output.Names(folder, files)
@@ -241,12 +247,16 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _possible(args: argparse.Namespace, opened: Opened) -> list[str]:
-    """The methods; of "all", without a class to explain, those that need none."""
+    """The methods; of "all" those that the model has, without a class those that need none."""
     methods: list[str] = args.methods
-    if opened.class_names or getattr(args, "class") is not None or methods != list(METHODS):
+    if methods != list(METHODS):
+        return methods
+    methods = possible_methods(opened.model)
+    others = [name for name in methods if name not in GRADIENT_METHODS]
+    if opened.class_names or getattr(args, "class") is not None or not others:
         return methods
     output.note(f"without classes there is no {', '.join(sorted(GRADIENT_METHODS))}")
-    return [name for name in methods if name not in GRADIENT_METHODS]
+    return others
 
 
 def _block(block: int | None, opened: Opened) -> int:
@@ -284,8 +294,8 @@ def _of_model(opened: Opened, method: str, groups: Iterator[list[Photo]]) -> Dra
         filters = model_filters(opened.model)
         arrays = {"components": filters.components, "explained": filters.explained}
         return Drawing("", lambda path: draw_filters(filters, path), arrays)
-    similarity = model_positions(opened.model)
-    return Drawing("", lambda path: draw_positions(similarity, path), {"similarity": similarity})
+    found = model_positions(opened.model)
+    return Drawing("", lambda path: draw_positions(found, path), {"similarity": found.maps})
 
 
 def _distance(opened: Opened, groups: Iterator[list[Photo]]) -> Drawing | None:

@@ -8,7 +8,7 @@ from typing import Any
 from numpyvit.cli import errors, opening, output, parsing
 from numpyvit.cli.classes import wordnet_ids
 from numpyvit.cli.opening import Opened
-from numpyvit.models import ViTConfig, count_multiply_adds
+from numpyvit.models import count_multiply_adds
 
 ABOUT = f"""\
 What a file of weights holds: its form, the model in it, how pictures are to be
@@ -77,12 +77,15 @@ def _facts(opened: Opened) -> list[tuple[str, str]]:
     return facts
 
 
-def _architecture(config: ViTConfig) -> str:
+def _architecture(config: Any) -> str:
     """The main sizes and choices in one sentence."""
     height, width = config.image_shape
+    stages, window = getattr(config, "depths", ()), getattr(config, "window_size", 0)
+    blocks = f"{output.by_stage(stages)} blocks" if stages else f"{config.depth} blocks"
+    windows = f"windows of {window} x {window} tokens, " if window else ""
     return (
         f"{height} x {width} pixels in patches of {config.patch_size}, "
-        f"{config.depth} blocks, width {config.embed_dim}, {config.num_heads} heads, "
+        f"{blocks}, {windows}width {config.embed_dim}, {output.by_stage(config.num_heads)} heads, "
         f"{'SwiGLU' if config.mlp == 'swiglu' else 'MLP'} of {config.mlp_dim} "
         f"({config.activation}); the head reads {READ[config.pooling]}"
     )

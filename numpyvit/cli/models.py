@@ -68,8 +68,4 @@ def _row(name: str, config: Any) -> tuple[str, ...]:
         config.num_heads,
     )
     giga = output.multiply_adds(count_multiply_adds(config))
-    return name, f"{count_parameters(config):,}", giga, *map(_size, sizes)
-
-
-def _size(value: Any) -> str:
-    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return name, f"{count_parameters(config):,}", giga, *map(output.by_stage, sizes)

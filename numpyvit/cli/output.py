@@ -77,6 +77,11 @@ def multiply_adds(count: int) -> str:
     return f"{count / 1e9:.3f} G" if count >= 500_000 else f"{count:,}"
 
 
+def by_stage(value: Any) -> str:
+    """A size, or those of all stages as in "3-6-12"."""
+    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def note_replaced(count: int, folder: Path) -> None:
     """Say, on stderr, that files of an earlier run are gone; nothing where there were none."""
     if count:

@@ -73,7 +73,7 @@ class SwinConfig(ModelConfig):
     stem = "patches"
     class_token = False
     num_prefix_tokens = 0
-    pooling = "avg"
+    mlp, pooling = "mlp", "avg"
 
     image_size: int = 224
     patch_size: int = 4

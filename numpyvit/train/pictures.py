@@ -20,6 +20,7 @@ from numpyvit.explain import (
     evaluating,
     explain,
     fuse_heads,
+    possible_methods,
     prediction_titles,
 )
 from numpyvit.models import ImageModel, predict
@@ -93,13 +94,15 @@ def _draw_attention(trainer: Trainer, path: Path) -> None:
     chosen = _from_all_classes(data, EXAMPLES)
     images = recipe.normalize()(data.images(chosen), numpy.random.default_rng(0))
     chances = class_probabilities(trainer.model, images)
-    if trainer.config.weights is None:
+    possible = possible_methods(trainer.model)
+    if trainer.config.weights is None and "attention" in possible:
         maps, name = fuse_heads(class_attention(trainer.model, images)), "Class-token attention"
     else:
         # The last block of large pretrained models has bright spots in the background, and the
         # rollout of small pictures that were enlarged a bright edge.
-        maps = explain(trainer.model, images, "relevance")
-        name = "What speaks for the predicted class (relevance)"
+        method = "relevance" if "relevance" in possible else "gradcam"
+        maps = explain(trainer.model, images, method)
+        name = f"What speaks for the predicted class ({method})"
     draw_overlays(
         images,
         maps,
