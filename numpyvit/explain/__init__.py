@@ -29,6 +29,7 @@ from numpyvit.explain.methods import (
 from numpyvit.explain.captions import map_caption, options_note, percent
 from numpyvit.explain.measures import (
     HeadMeasures,
+    PositionMaps,
     attention_distance,
     attention_entropy,
     measure_heads,
@@ -57,6 +58,7 @@ __all__ = [
     "HeadMeasures",
     "MapOptions",
     "Observed",
+    "PositionMaps",
     "Sheet",
     "Title",
     "attention_distance",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numpyvit.explain.filters import Filters, filter_images
-from numpyvit.explain.measures import HeadMeasures
+from numpyvit.explain.measures import HeadMeasures, PositionMaps
 from numpyvit.explain.sheet import (
     BLUE,
     LINE,
@@ -25,35 +25,34 @@ Path = str | os.PathLike[str]
 _MOST_MAPS = 16  # in a row of small maps: more would be too small to see, or the picture too large
 
 
-def draw_positions(similarity: NDArray[np.floating], path: Path) -> None:
-    """One small map for each patch's position: its cosine with every other, bright where near 1.
+def draw_positions(found: PositionMaps | NDArray[np.floating], path: Path) -> None:
+    """One small map for each patch's position, bright for the patches whose positions are like it.
 
-    `similarity` (rows, columns, rows, columns) from `position_similarity`. Of a grid with more than
-    16 rows, evenly spaced positions are drawn.
+    `found` is from `model_positions` or `position_similarity`. Of a grid with more than 16 rows,
+    evenly spaced positions are drawn.
     """
-    side = max(similarity.shape[:2])
-    down, right = (-(-edge // _MOST_MAPS) for edge in similarity.shape[:2])
+    named = found if isinstance(found, PositionMaps) else PositionMaps(found)
+    maps = named.maps
+    down, right = (-(-edge // _MOST_MAPS) for edge in maps.shape[:2])
     # As much is left out at one end as at the other.
-    above, left = (similarity.shape[0] - 1) % down // 2, (similarity.shape[1] - 1) % right // 2
-    shown = similarity[above::down, left::right]
+    above, left = (maps.shape[0] - 1) % down // 2, (maps.shape[1] - 1) % right // 2
+    shown = maps[above::down, left::right]
     rows, columns = shown.shape[:2]
-    magnification = max(2, round(600 / max(rows, columns) / side))
-    step_x, step_y = (
-        edge * magnification + 4 for edge in (similarity.shape[3], similarity.shape[2])
-    )
+    magnification = max(2, round(600 / max(rows, columns) / max(maps.shape[2:])))
+    step_x, step_y = (edge * magnification + 4 for edge in (maps.shape[3], maps.shape[2]))
     margin, top = 58, 50
     width, height = columns * step_x - 4, rows * step_y - 4
-    sheet = Sheet(max(width + 2 * margin + 70, 380), height + top + 58)  # the heading fits
-    sheet.text("Cosine of each position with all others", margin, 12, size=11)
+    sheet = Sheet(max(width + 2 * margin + 70, 520), height + top + 58)  # the heading fits
+    sheet.text(named.title, margin, 12, size=11)
     frame = sheet.axes(margin, top, width, height)
-    frame.set(xlabel="column of the patch", ylabel="row of the patch")
+    frame.set(xlabel=named.across, ylabel=named.down)
     frame.spines[:].set_visible(False)
     frame.tick_params(length=0)
     frame.set(xlim=(0, width), ylim=(height, 0))
     frame.set_xticks(step_x * (np.arange(columns) + 0.5), left + right * np.arange(columns))
     frame.set_yticks(step_y * (np.arange(rows) + 0.5), above + down * np.arange(rows))
     colours = matplotlib("cm").ScalarMappable(cmap="viridis")
-    colours.set_clim(min(similarity.min(), 0.9), 1)  # a range, however alike they are
+    colours.set_clim(min(maps.min(), maps.max() - 0.1), maps.max())  # however alike they are
     for row, column in np.ndindex(rows, columns):
         pixels = colours.to_rgba(shown[row, column], bytes=True)[None, ..., :3]
         pixels = pixels.repeat(magnification, 1).repeat(magnification, 2)[0]

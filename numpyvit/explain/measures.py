@@ -12,7 +12,16 @@ from numpyvit.backend import Array, to_numpy
 from numpyvit.explain.observe import observe_attention
 from numpyvit.explain.tokens import Floats, Grid, check_attention, patch_grid
 from numpyvit.models import ImageModel
-from numpyvit.nn import Size, as_pair
+from numpyvit.nn import AttentionPositions, Size, as_pair
+
+
+class PositionMaps(NamedTuple):
+    """Small maps of the patches, (down, across, rows, columns), and what they are called."""
+
+    maps: Floats
+    title: str = "Cosine of each position with all others"
+    down: str = "row of the patch"
+    across: str = "column of the patch"
 
 
 class HeadMeasures(NamedTuple):
@@ -106,11 +115,30 @@ def position_similarity(
     return (unit @ unit.T).reshape(rows, columns, rows, columns)
 
 
-def model_positions(model: ImageModel) -> Floats:
-    """`position_similarity` of a model's patches: (rows, columns, rows, columns)."""
+def model_positions(model: ImageModel) -> PositionMaps:
+    """What a model's positions, of whatever kind, say of its patches.
+
+    For those that are added to tokens `position_similarity`; for others what attention is told (see
+    `AttentionPositions.likeness`), between all patches, or where heads differ from the middle patch
+    alone. Raises ValueError for a model that knows no positions.
+    """
     config = model.config
-    first = config.num_positions - config.num_patches
-    return position_similarity(model.pos_embed.data, first, config.grid)
+    if (added := model.positions.added(model.pos_embed)) is not None:
+        first = len(added) - config.num_patches
+        return PositionMaps(position_similarity(added, first, config.grid))
+    layers = [m for _, m in model.named_modules() if isinstance(m, AttentionPositions)]
+    found = [to_numpy(each) for layer in layers if (each := layer.likeness()) is not None]
+    if not found:
+        raise ValueError(
+            "[model_positions] expected a model that knows where its patches are, got one without "
+            "positions"
+        )
+    rows, columns = config.grid
+    if found[0].ndim == 2:
+        return PositionMaps(found[0].reshape(rows, columns, rows, columns), layers[0].about)
+    from_middle = np.stack(found)[:, :, rows // 2 * columns + columns // 2]
+    maps = from_middle.reshape(*from_middle.shape[:2], rows, columns)
+    return PositionMaps(maps, layers[0].about, "block", "head")
 
 
 def _between_patches(

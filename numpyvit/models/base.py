@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 from numpyvit.backend import Array, suggest
-from numpyvit.nn import Identity, Module
+from numpyvit.nn import Identity, Module, Positions
 from numpyvit.tensor import Tensor
 
 _KINDS: dict[str, tuple[str, Any]] = {
@@ -127,6 +127,7 @@ class ImageModel(Module):
     config: Any
     blocks: Any
     patch_embed: Any
+    positions: Positions = Positions()
     pos_embed: Any = None  # learned positions, a Parameter
     pos_drop: Any
     head: Module

@@ -151,7 +151,7 @@ def test_a_model_s_own_pictures_need_no_photo(command, weights, red_picture, tmp
     model = load_pretrained(weights).model
     assert command(*words, "positions").status == 0
     similarity = arrays_in(tmp_path / f"{NAME}-positions.npz")["similarity"]
-    assert_same_bits(similarity, model_positions(model))
+    assert_same_bits(similarity, model_positions(model).maps)
     assert command(*words, "filters").status == 0
     expected = model_filters(model).components
     assert_same_bits(arrays_in(tmp_path / f"{NAME}-filters.npz")["components"], expected)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from numpyvit import create_model
 from numpyvit.explain import (
     attention_distance,
     attention_entropy,
+    draw_positions,
     filter_images,
     measure_heads,
     model_filters,
@@ -17,6 +19,8 @@ from numpyvit.explain import (
     patch_filters,
     position_similarity,
 )
+from numpyvit.models import VisionTransformer, ViTConfig
+from numpyvit.nn import sincos_positions
 
 SIDE, PATCHES = 3, 9
 
@@ -109,13 +113,60 @@ def test_sixteen_tokens_may_be_nine_patches_and_seven_in_front(rng: np.random.Ge
     assert position_similarity(positions, 7).shape == (3, 3, 3, 3)
 
 
+def tiny(positions: str) -> VisionTransformer:
+    config = ViTConfig(
+        image_size=(16, 24), patch_size=4, embed_dim=16, depth=3, num_heads=2, positions=positions
+    )
+    return VisionTransformer(config)
+
+
 @pytest.mark.parametrize("where", ["all", "patches"])
 def test_the_positions_of_a_model_are_those_of_its_patches(where: str) -> None:
     model = create_model(
         "vit_cifar_patch4_32", distillation_token=True, num_registers=2, positions=where
     )
     positions = model.pos_embed.data
-    assert_same_bits(model_positions(model), position_similarity(positions[:, -64:], 0))
+    expected = position_similarity(positions[:, -64:], 0)
+    assert_same_bits(model_positions(model).maps, expected)
+
+
+@pytest.mark.parametrize("form", ["sincos", "sincos_mae"])
+def test_fixed_positions_are_compared_as_learned_ones_are(form: str) -> None:
+    found = model_positions(tiny(form))
+    waves = sincos_positions((4, 6), 16, "mae" if form == "sincos_mae" else "big_vision")
+    assert_same_bits(found.maps, position_similarity(waves, 0, (4, 6)))
+    assert (found.down, found.across) == ("row of the patch", "column of the patch")
+
+
+def test_a_relative_bias_is_shown_from_the_middle_patch_by_block_and_head() -> None:
+    model = tiny("relative")
+    found = model_positions(model)
+    assert found.maps.shape == (3, 2, 4, 6)
+    assert (found.down, found.across) == ("block", "head")
+    table = model.blocks[1].attn.rel_pos.relative_position_bias_table.data[:, 1]
+    table = table[:-3].reshape(7, 11)  # by rows, then columns that lie between query and key
+    for row, column in np.ndindex(4, 6):
+        assert found.maps[1, 1, row, column] == table[2 - row + 3, 3 - column + 5]
+
+
+def test_rotary_positions_are_alike_by_the_mean_cosine_of_the_turn_between_them() -> None:
+    found = model_positions(tiny("rotary"))
+    rates = np.array([1, 0.1])  # 100^(-i/2), heads being 8 wide
+    for row, column, other_row, other_column in np.ndindex(4, 6, 4, 6):
+        turns = [*((column - other_column) * rates), *((row - other_row) * rates)]
+        expected = np.cos(turns).mean()
+        assert_close(found.maps[row, column, other_row, other_column], expected)
+
+
+@pytest.mark.parametrize("positions", ["sincos", "relative", "rotary"])
+def test_positions_of_every_kind_are_drawn(positions: str, tmp_path: Path) -> None:
+    draw_positions(model_positions(tiny(positions)), tmp_path / "positions.png")
+    assert (tmp_path / "positions.png").stat().st_size > 2000
+
+
+def test_a_model_without_positions_says_so() -> None:
+    with pytest.raises(ValueError, match="got one without positions"):
+        model_positions(tiny("none"))
 
 
 def test_filters_are_rebuilt_from_all_their_components(rng: np.random.Generator) -> None:

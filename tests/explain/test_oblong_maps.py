@@ -94,7 +94,7 @@ def test_distances_are_in_pixels_down_and_across(rng: np.random.Generator) -> No
 
 def test_positions_are_compared_on_their_grid() -> None:
     model = tiny()
-    found = model_positions(model)
+    found = model_positions(model).maps
     assert found.shape == (*GRID, *GRID)
     assert_same_bits(found, position_similarity(model.pos_embed.data, 3, GRID))
     assert_same_bits(found[1, 2, 0, 3], found.reshape(8, 8)[6, 3])
