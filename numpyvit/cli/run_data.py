@@ -44,6 +44,8 @@ def run_data(config: RunConfig) -> tuple[Dataset, Dataset]:
     if isinstance(train, ImageFolder):  # sorted by class, so that a part would miss some
         order = numpy.random.default_rng(0).permutation(len(train))
     wider = training_view(rule, config.recipe) if rule else None
+    if rule and not isinstance(train, ImageFolder) and max(train.image_shape[1:]) <= rule.size:
+        wider = rule  # enlarged, pictures in memory would not show more
     held_out = Subset(_prepared(train, rule), order)
     train = Subset(_prepared(train, wider), order)
     if config.validation_split:
