@@ -106,7 +106,6 @@ class Trainer:
         """Train to the last epoch and return the rows of metrics, one an epoch.
 
         The model has its averaged weights then, where the recipe asks for an average.
-        The model has its averaged weights then, where the recipe asks for an average.
         Raises TrainingInterrupted after a Ctrl-C, with the work saved, and NonFiniteError.
         """
         done = self.progress
@@ -117,7 +116,6 @@ class Trainer:
             if self.config.tune == HEAD and done.epoch < self.recipe.epochs:
                 self._use_features()
             self._train()
-        self.state.finish()
         self.state.finish()
         return self.folder.rows()
 
