@@ -161,7 +161,7 @@ def perturbed(
     """Logits when `change` is added to the attention weights of one block after the softmax."""
     calls = []
 
-    def attention(q, k, v, *, return_weights, **settings):  # type: ignore[no-untyped-def]
+    def attention(q, k, v, bias, *, return_weights, **settings):  # type: ignore[no-untyped-def]
         weights = functional.attention_weights(q, k)
         if len(calls) == block:
             weights = weights + Tensor(change)

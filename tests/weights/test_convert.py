@@ -36,7 +36,7 @@ MODELS = {
     "map": {"pooling": "map", **FEATURES},
     "head_norm": {"pooling": "avg", "head_norm": True, "final_norm": False},
     "no_final_norm": {"final_norm": False},
-    "post_norm": {"block": "post_norm", "pooling": "max"},
+    "post_norm": {"block": "post_norm", "norm": "rms", "pooling": "max"},
     "parallel": {"block": "parallel", "pooling": "score"},
     "parallel_things": {"block": "parallel_things", "layer_scale": 0.1},
     "clip": {"pre_norm": True, "patch_bias": False, "activation": "quick_gelu"},

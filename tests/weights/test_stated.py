@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from tolerances import assert_close
+from tolerances import assert_close, assert_same_bits
 
 from numpyvit.models import Labelling, VisionTransformer, ViTConfig
 from numpyvit.nn import activation
@@ -99,9 +99,9 @@ def test_pixels_that_no_patch_takes_are_said(timm):
     assert "left over" not in dict(timm({"img_size": 16}).report)["images"]
 
 
-@pytest.mark.parametrize("pool", ["max", "avgmax", "", "prr", 3, ["avg"]])
+@pytest.mark.parametrize("pool", ["mean", "avgmax", "", "prr", 3, ["avg"]])
 def test_pooling_that_is_not_known_is_refused(timm, pool):
-    expected = "global_pool out of token, avg, map .* say another pooling"
+    expected = "global_pool out of token, avg, max, map .* say another pooling"
     with pytest.raises(WeightFileError, match=expected):
         timm({"global_pool": pool})
     with pytest.raises(WeightFileError, match=expected):
@@ -113,7 +113,8 @@ def test_no_pooling_is_fine_without_a_head(timm, rng):
     state = random_model(rng, num_classes=0).state_dict()
     assert timm({"global_pool": ""}, arrays=state).model.config.pooling == "token"
     with pytest.raises(WeightFileError, match="global_pool"):
-        timm({"global_pool": "max"}, arrays=state)
+        timm({"global_pool": "mean"}, arrays=state)
+    assert timm({"global_pool": "max"}, arrays=state).model.config.pooling == "max"
 
 
 def test_pooling_by_attention_that_the_config_denies_is_said(timm, rng):
@@ -285,19 +286,29 @@ def test_an_epsilon_in_the_config_is_followed(hub):
     assert hub({"layer_norm_eps": None}).model.config.norm_eps == 1e-12
 
 
-@pytest.mark.parametrize(
-    ("layers", "what"),
-    [
-        (("norm1", "norm2", "norm"), "RMSNorm"),
-        (("attn.proj", "mlp.fc1", "mlp.fc2"), "proj_bias=False"),
-    ],
-)
-def test_blocks_without_biases_are_refused_in_one_line(timm, state, layers, what):
-    endings = tuple(f"{layer}.bias" for layer in layers)
+def test_blocks_without_biases_are_refused_in_one_line(timm, state):
+    endings = tuple(f"{layer}.bias" for layer in ("attn.proj", "mlp.fc1", "mlp.fc2"))
     kept = {name: array for name, array in state.items() if not name.endswith(endings)}
-    with pytest.raises(WeightFileError, match=what) as error:
+    with pytest.raises(WeightFileError, match="proj_bias=False") as error:
         timm(arrays=kept)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+@pytest.mark.parametrize("layer_scale", [0.0, 1e-5])
+@pytest.mark.parametrize("block", ["pre_norm", "parallel", "parallel_things"])
+def test_blocks_and_norms_are_known_by_their_names(timm, rng, block, norm, layer_scale):
+    model = random_model(rng, block=block, norm=norm, layer_scale=layer_scale, qk_norm=True)
+    found = timm(arrays=model.state_dict()).model
+    assert found.config == model.config
+    for name, array in model.state_dict().items():
+        assert_same_bits(found.state_dict()[name], array)
+
+
+def test_other_blocks_of_the_same_names_are_taken_as_asked_for(timm, rng):
+    model = random_model(rng, block="res_post_norm", pooling="max")
+    found = timm(arrays=model.state_dict(), block="res_post_norm", pooling="max").model
+    assert found.config == model.config
 
 
 def test_arrays_that_a_respost_model_has_too_are_warned_of(timm, rng):

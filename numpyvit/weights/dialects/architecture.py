@@ -53,7 +53,9 @@ ACTIVATIONS = {
     "swish": "silu",
 }
 _MOST_PROBLEMS = 10
-_POOLINGS = ("token", "avg", "map")
+_POOLINGS = ("token", "avg", "max", "map")
+_BRANCHES = ("", "attns.0.", "ffns.0.")  # of a block: where several are side by side, the first
+_BLOCKS = {"blocks.0.attns.0.norm.weight": "parallel_things", "blocks.0.norm.weight": "parallel"}
 
 
 class Architecture:
@@ -111,11 +113,8 @@ class Architecture:
 
     def _in_blocks(self, name: str) -> tuple[int, ...] | None:
         """The shape that most blocks have of an array; None where no block has one."""
-        shapes = collections.Counter(
-            self.entries[full].shape
-            for full in (f"blocks.{index}.{name}" for index in range(self.fields["depth"]))
-            if full in self.entries
-        )
+        full = [f"blocks.{i}.{b}{name}" for i in range(self.fields["depth"]) for b in _BRANCHES]
+        shapes = collections.Counter(self.entries[n].shape for n in full if n in self.entries)
         return shapes.most_common(1)[0][0] if shapes else None
 
     def _wrong(self, expected: str, got: str) -> WeightFileError:
@@ -163,18 +162,15 @@ class Architecture:
 
     def _refuse_without_biases(self) -> None:
         """One sentence in place of a list of all biases that are missing."""
-        has = self._in_blocks
-        layers = ("attn.proj", "mlp.fc1", "mlp.fc2")
-        what = ""
-        if has("norm1.weight") and not has("norm1.bias"):
-            what = "norms (RMSNorm)"
-        elif all(has(f"{x}.weight") and not has(f"{x}.bias") for x in layers):
-            what = "linear layers (proj_bias=False)"
-        if what:
+        if all(self._lacks_bias(layer) for layer in ("attn.proj", "mlp.fc1", "mlp.fc2")):
             raise WeightFileError(
                 f"[load_pretrained] expected a ViT whose blocks have biases in {self.file.path}, "
-                f"got {what} without any; it is not supported"
+                "got linear layers (proj_bias=False) without any; it is not supported"
             )
+
+    def _lacks_bias(self, layer: str) -> bool:
+        weight, bias = (self._in_blocks(f"{layer}.{name}") for name in ("weight", "bias"))
+        return weight is not None and bias is None
 
     def _find_tokens(self) -> None:
         registers = self._shape("reg_token", 3)[1] if self._has("reg_token") else 0
@@ -295,7 +291,7 @@ class Architecture:
             raise self._wrong("two matrices in each block's MLP", f"shapes {first} and {second}")
         hidden = second[1]
         gated = first[0] == 2 * hidden
-        layer_scale = self._in_blocks("ls1.gamma") is not None
+        layer_scale = any(self._in_blocks(f"{name}.gamma") for name in ("ls1", "ls"))
         stated = self.config.get("hidden_act") or self.model_args.get("act_layer")
         activation, reason = self.family.activation, f"{self.family.title}{self.family.but}"
         for name, where in names_of(self.file):
@@ -330,13 +326,17 @@ class Architecture:
             eps, reason = 1e-6, "norm_layer in the config"  # timm's own class
         if any(name.startswith("beit3_") for name, _ in names_of(self.file)):
             eps, reason = 1e-5, "BEiT-3"
+        is_rms = self._lacks_bias("norm1") or self._lacks_bias("norm")
         self.fields |= {
+            # Norms after sums or branches are named like those before.
+            "block": next((kind for name, kind in _BLOCKS.items() if self._has(name)), "pre_norm"),
+            "norm": "rms" if is_rms else "layer",
             "norm_eps": eps,
             "pre_norm": self._has("norm_pre.weight"),
             "final_norm": self._has("norm.weight") or self._must_have_norm(),
             "head_norm": self._has("fc_norm.weight"),
         }
-        self._say("norms", f"epsilon {eps:g}: {reason}")
+        self._say("norms", f"{'RMSNorm, ' * is_rms}epsilon {eps:g}: {reason}")
 
     def _must_have_norm(self) -> bool:
         """Whether a file without a last norm has lost it."""
@@ -372,6 +372,8 @@ class Architecture:
             if stated not in (None, "map"):
                 self.problems.append(f"global_pool: {stated} in the config, map in the arrays")
             return "map", "attn_pool"
+        if self._has("attn_pool.score.weight"):
+            return "score", "attn_pool"
         if read == 2 * self.fields["embed_dim"]:
             return "token_avg", "the head reads twice the width"
         if stated is not None:
@@ -388,11 +390,8 @@ class Architecture:
         rare = said["head_norm"] and not (said["class_token"] or said["qkv_bias"])
         known = mapping(self.config.get("pretrained_cfg")) or said["layer_scale"]
         if rare and not known:
-            self._say(
-                "warning",
-                "timm's models with rpn in their names have such arrays too; if this is one, it is "
-                "not supported, and the answers are wrong",
-            )
+            text = "timm's models with rpn in their names have such arrays too; if this is one, say"
+            self._say("warning", f"{text} block='res_post_norm', or the answers are wrong")
 
 
 def _is_square(count: int) -> bool:
