@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import re
@@ -34,8 +35,9 @@ RECORD = "__numpyvit__"  # the entry that tells numpyvit's own checkpoints from 
 PACKAGED = "vit_cifar_patch4_32"
 FORMATS = """\
 FILE is a run folder or checkpoint of `numpyvit train`, or a Vision Transformer
-of timm, torchvision, Hugging Face (the folder), Google, DeiT, MAE, DINO:
-.safetensors, .npz, .pth, .pt or .bin. None of their libraries is needed."""
+of timm, torchvision, Hugging Face (the folder), Google, DeiT, MAE, DINO, or a
+Swin Transformer: .safetensors, .npz, .pth, .pt or .bin. None of their libraries
+is needed."""
 # What files leave open, which is what --set is for; all else is decided by their arrays.
 SETTABLE = ("num_heads", "norm_eps", "activation", "pooling", "patch_size", "preprocessing")
 SET_HELP = (
@@ -129,18 +131,20 @@ def setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     name = name.strip().replace("-", "_")
     name = INSPECTED.get(name, name)
-    kinds = {
-        field.name: str(field.type)
-        for family in FAMILIES.values()
-        for field in dataclasses.fields(family.config)
-    }
-    kinds["preprocessing"] = "str"
+    kinds = {"preprocessing": ["str"]}  # a field can be another in each family
+    for family in FAMILIES.values():
+        for field in dataclasses.fields(family.config):
+            kinds.setdefault(field.name, []).append(str(field.type))
     if not equals:
         raise argparse.ArgumentTypeError(f"expected FIELD=VALUE as in num_heads=6, got {text!r}")
     if name in NOT_SET:
         raise argparse.ArgumentTypeError(f"{name} cannot be set: {NOT_SET[name]}")
     if name not in kinds:
-        raise argparse.ArgumentTypeError(f"unknown field {name!r}; {suggest(name, kinds)}")
+        near = suggest(name, kinds).partition("known: ")[0]
+        raise argparse.ArgumentTypeError(
+            f"unknown field {name!r}; {near}known: {', '.join(SETTABLE)}; and, of a model to train, "
+            "all that its configuration has"
+        )
     if name == "preprocessing" and value.strip() not in PREPROCESSINGS:
         near = suggest(value.strip(), PREPROCESSINGS)
         raise argparse.ArgumentTypeError(f"unknown preprocessing {value.strip()!r}; {near}")
@@ -149,20 +153,24 @@ def setting(text: str) -> tuple[str, Any]:
         "float": float,
         "str": str,
         "bool": _truth,
-        "tuple[int, ...]": lambda text: tuple(map(int, text.split(","))),
+        "Size": lambda text: int(text) if text.isdecimal() else _whole_numbers(text),
+        "tuple[int, ...]": _whole_numbers,
     }
-    try:
-        return name, convert[kinds[name]](value.strip())
-    except (KeyError, ValueError):
-        meaning = {
-            "int": "a whole number",
-            "float": "a number",
-            "bool": "true or false",
-            "tuple[int, ...]": "whole numbers with commas between",
-        }
-        raise argparse.ArgumentTypeError(
-            f"expected {meaning[kinds[name]]} as {name}, got {value!r}"
-        ) from None
+    for kind in kinds[name]:
+        with contextlib.suppress(KeyError, ValueError):
+            return name, convert[kind](value.strip())
+    meaning = {
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "Size": "a whole number, or two with a comma between",
+        "tuple[int, ...]": "whole numbers with commas between",
+    }
+    raise argparse.ArgumentTypeError(f"expected {meaning[kinds[name][0]]} as {name}, got {value!r}")
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
 
 
 def _truth(text: str) -> bool:
@@ -327,9 +335,7 @@ def _own(saved: SavedModel) -> Opened:
         ) from error
     text = saved.model.left_out()
     report = [("left out", text)] if text else []
-    return Opened(
-        archive.path, saved.name, model, labelling, preprocessing, report, archive.record
-    )
+    return Opened(archive.path, saved.name, model, labelling, preprocessing, report, archive.record)
 
 
 def _squares(size: Size, labelling: Labelling) -> Preprocessing:

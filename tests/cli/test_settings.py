@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+
 import pytest
+
+from numpyvit.cli.opening import setting
 
 
 @pytest.mark.parametrize(
@@ -14,7 +18,7 @@ import pytest
             "48), got 5",
         ),
         (["activation=nonsense"], "activation: unknown name 'nonsense'; known: gelu, "),
-        (["pooling=mean"], "pooling: unknown pooling 'mean'; did you mean 'map'? known: "),
+        (["pooling=mean"], "pooling: unknown pooling 'mean'; did you mean 'max'? known: "),
         (["norm_eps=-1"], "norm_eps: 'norm_eps' must be positive but got -1.0"),
         (["depth=3"], "depth: expected depth=2, as the arrays in "),
         (["num_heads=6", "activation=nonsense"], "activation: unknown name"),
@@ -57,3 +61,23 @@ def test_another_preprocessing_can_be_set(command, weights):
     assert "both sides to" in out
     message = command("inspect", weights, "--set", "preprocessing=diet").mistake(status=2)
     assert message.startswith("argument --set: unknown preprocessing 'diet'; did you mean 'deit'")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("num_heads=6", ("num_heads", 6)),
+        ("num_heads=2,4", ("num_heads", (2, 4))),
+        ("depths=2,4", ("depths", (2, 4))),
+        ("window_size=4", ("window_size", 4)),
+        ("patch_size=4,8", ("patch_size", (4, 8))),
+    ],
+)
+def test_a_field_is_what_any_family_of_models_has_it_be(text, expected):
+    assert setting(text) == expected
+
+
+def test_a_value_that_no_family_takes_is_refused():
+    for text, meaning in (("depths=2.5", "whole numbers with commas"), ("depth=two", "a whole")):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"expected {meaning}"):
+            setting(text)
