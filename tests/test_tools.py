@@ -109,3 +109,10 @@ def test_the_table_of_trainings_names_a_packaged_runs_pictures_where_they_are(
     assert tool.picture(run / "curves.png", "default-100") == "pretrained/model/curves.png"
     assert tool.picture(run / "attention.png", "default-100") == "attention-default-100.png"
     assert (tmp_path / "attention-default-100.png").read_bytes() == b"attention"
+
+
+def test_the_page_of_recipes_lists_them_as_they_are(repository, monkeypatch):
+    monkeypatch.syspath_prepend(repository / "tools")
+    table = importlib.import_module("write_recipes").recipes_table()
+    page = (repository / "docs" / "recipe.md").read_text()
+    assert f"<!-- recipes:begin -->\n{table}\n<!-- recipes:end -->" in page
