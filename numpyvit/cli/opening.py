@@ -142,7 +142,7 @@ def setting(text: str) -> tuple[str, Any]:
     if name not in kinds:
         near = suggest(name, kinds).partition("known: ")[0]
         raise argparse.ArgumentTypeError(
-            f"unknown field {name!r}; {near}known: {', '.join(SETTABLE)}; and, of a model to train, "
+            f"unknown field {name!r}; {near}known: {', '.join(SETTABLE)}; of a model to train, "
             "all that its configuration has"
         )
     if name == "preprocessing" and value.strip() not in PREPROCESSINGS:
