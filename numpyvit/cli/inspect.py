@@ -8,7 +8,7 @@ from typing import Any
 from numpyvit.cli import errors, opening, output, parsing
 from numpyvit.cli.classes import wordnet_ids
 from numpyvit.cli.opening import Opened
-from numpyvit.models import count_multiply_adds
+from numpyvit.models import ViTConfig, count_multiply_adds
 
 ABOUT = f"""\
 What a file of weights holds: its form, the model in it, how pictures are to be
@@ -87,8 +87,15 @@ def _architecture(config: Any) -> str:
         f"{height} x {width} pixels in patches of {config.patch_size}, "
         f"{blocks}, {windows}width {config.embed_dim}, {output.by_stage(config.num_heads)} heads, "
         f"{'SwiGLU' if config.mlp == 'swiglu' else 'MLP'} of {config.mlp_dim} "
-        f"({config.activation}); the head reads {READ[config.pooling]}"
+        f"({config.activation}){_other_parts(config)}; the head reads {READ[config.pooling]}"
     )
+
+
+def _other_parts(config: Any) -> str:
+    """The parts that are of another kind than those of the first ViTs."""
+    kinds = {part: getattr(ViTConfig, part) for part in ("stem", "positions", "block", "norm")}
+    own = {part: getattr(config, part, kind) for part, kind in kinds.items()}
+    return "".join(f", {part} {kind}" for part, kind in own.items() if kind != kinds[part])
 
 
 def _own_facts(opened: Opened) -> list[tuple[str, str]]:

@@ -198,7 +198,7 @@ class ParallelBlock(Module):
 
 
 class ParallelThingsBlock(Module):
-    """Attentions side by side, then MLPs side by side (Touvron et al. 2022, "Three things", eq. 2).
+    """Attentions side by side, then MLPs side by side (Touvron et al. 2022, "Three things").
 
     `x = x + sum of attn(norm(x))`, then the same of the MLPs; each branch has its own norm, and all
     attentions append to `maps`.

@@ -56,7 +56,7 @@ class ScorePool(MeanPool):
     """A mean of the patches, weighted by the softmax of their scores: (B, N, D) -> (B, D).
 
     One learned score a token, `score.weight` (1, D) times the token: the SeqPool of CCT (Hassani et
-    al. 2021, section 3.2). A bias would add the same to all scores, so there is none.
+    al. 2021). A bias would add the same to all scores, so there is none.
     """
 
     def __init__(

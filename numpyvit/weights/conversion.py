@@ -111,7 +111,10 @@ def _timm_notes(model: Pretrained) -> list[str]:
         other_padding = is_padded and config.padding == "before_shift"
         differs = {"its activation": config.activation != "gelu", "its padding": other_padding}
     else:
-        differs = {"pre_logits, the layer before the head": bool(config.pre_logits)}
+        differs = {
+            "pre_logits, the layer before the head": bool(config.pre_logits),
+            f"that its blocks are {config.block}, unless told so": config.block != "pre_norm",
+        }
     return [f"timm ignores {what}: its answers would differ" for what, it in differs.items() if it]
 
 

@@ -12,6 +12,7 @@ from tolerances import assert_same_bits
 
 from numpyvit.cli import classes, opening
 from numpyvit.data import Normalize, imagenet_classes, imagenet_wordnet_ids, read_picture
+from numpyvit.models import Labelling, create_model, save_model
 from numpyvit.train import class_probabilities
 from numpyvit.weights import load_pretrained, write_safetensors
 
@@ -190,6 +191,14 @@ def test_inspect_says_what_a_file_holds(command, weights, run_folder):
     assert "numpyvit's own checkpoint" in own
     assert "3: blue, green, red" in own
     assert "as numpyvit trains" in own
+
+
+def test_inspect_names_parts_of_another_kind(command, tmp_path):
+    model = create_model("vit_cifar_patch4_32", block="parallel", norm="rms", depth=1)
+    path = tmp_path / "model.npz"
+    save_model(path, "tiny", model, Labelling(class_names=tuple("abcdefghij")))
+    shown = " ".join(command("inspect", path).out.split())
+    assert "(gelu_tanh), block parallel, norm rms; the head reads the class token" in shown
 
 
 def test_inspect_as_json_holds_the_preprocessing(command, weights):

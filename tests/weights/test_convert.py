@@ -107,6 +107,12 @@ def test_the_round_trip_is_exact(tmp_path, target, ending, name):
         assert found.model.config == source.model.config
 
 
+def test_who_converts_is_told_of_blocks_that_names_do_not_tell_apart(tmp_path):
+    (note,) = convert(made("post_norm"), "timm", tmp_path / "out.npz").notes
+    assert "that its blocks are post_norm, unless told so" in note
+    assert not convert(made("plain"), "timm", tmp_path / "plain.npz").notes
+
+
 @pytest.mark.parametrize(("target", "name"), NOT_KEPT)
 def test_what_a_target_cannot_hold_is_refused_with_the_reason(tmp_path, target, name):
     with pytest.raises(ValueError, match=r"\[convert\] expected a model that .* can hold, got"):
