@@ -56,7 +56,10 @@ class Merging:
         """At most half of the patches go; the others keep their order."""
         x, front, sizes, places = tokens
         xp = array_module(x.data)
-        kept, merged, targets = _most_alike(k.data.mean(1), front, self.counts[block])
+        count = min(self.counts[block], (x.shape[1] - front) // 2)
+        if not count:
+            return tokens
+        kept, merged, targets = _most_alike(k.data, front, count)
         onto = Tensor((kept[:, :, None] == targets[:, None]).astype(x.dtype))  # b kept merged
 
         def together(values: Tensor) -> Tensor:
@@ -76,7 +79,7 @@ class Merging:
 
 @dataclasses.dataclass(frozen=True)
 class Dropping:
-    """Inattentive tokens go (Liang et al. 2022, section 3.2): a share `keep_rates[i]` stays.
+    """Inattentive tokens go (Liang et al. 2022, section 3): a share `keep_rates[i]` stays.
 
     What counts is the attention that the class token pays to a patch, mean over heads. With `fuse`
     one token more takes the place of those that go: their sum, weighted by that attention.
@@ -235,19 +238,20 @@ def _attend(
 
 
 def _most_alike(keys: Array, front: int, count: int) -> tuple[Array, Array, Array]:
-    """Which tokens stay (in order), which ones go, and onto which: `keys` (B, N, K)."""
+    """Which tokens stay (in order), which ones go, and onto which: `keys` (B, H, N, K)."""
     xp = array_module(keys)
-    n = keys.shape[1]
-    length = xp.sqrt((keys * keys).sum(-1, keepdims=True))
-    keys = keys / xp.maximum(length, xp.finfo(keys.dtype).tiny)
+    keys = xp.einsum("bhnk->bnk", keys)  # a cosine does not tell a sum from a mean
+    length = xp.sqrt(xp.einsum("bnk,bnk->bn", keys, keys))[..., None]
+    keys /= xp.maximum(length, xp.finfo(keys.dtype).tiny)
+    b, n, _ = keys.shape
     alike = keys[:, ::2] @ keys[:, 1::2].swapaxes(-1, -2)  # b even odd
     alike[:, : (front + 1) // 2] = -xp.inf  # what is no patch stays, and takes nothing up
     alike[:, :, : front // 2] = -xp.inf
-    order = _descending(alike.max(-1))
-    count = min(count, (n - front) // 2)
+    best = alike.argmax(-1)
+    order = _descending(xp.take_along_axis(alike, best[..., None], 2)[..., 0])
     going = order[:, :count]
-    targets = 2 * xp.take_along_axis(alike.argmax(-1), going, 1) + 1
-    odd = xp.broadcast_to(xp.arange(1, n, 2), (len(keys), n // 2))
+    targets = 2 * xp.take_along_axis(best, going, 1) + 1
+    odd = xp.broadcast_to(xp.arange(1, n, 2), (b, n // 2))
     kept = xp.sort(xp.concatenate([2 * order[:, count:], odd], 1))
     return kept, 2 * going, targets
 
