@@ -24,18 +24,19 @@ def group_norm(
             f"groups, and a weight and a bias (C,), got {x.shape}, {weight.shape} and {bias.shape}"
         )
     xp = array_module(x, weight, bias)
-    count = math.prod(sides)
-    average = xp.full((1, count), num_groups / (c * count), x.dtype)
+    width, count = c // num_groups, math.prod(sides)
+    ones = xp.ones((1, count), x.dtype)
 
-    def group_means(values: Array) -> Array:  # b n c -> b 1 c, the same for all of a group
-        sums = (average @ values).reshape(b, 1, num_groups, c // num_groups).sum(-1)
-        return xp.repeat(sums, c // num_groups, -1)
+    def group_means(sums: Array) -> Array:  # from sums over places, b 1 c: the same for a group
+        means = sums.reshape(b, 1, num_groups, width).sum(-1)
+        means /= width * count
+        return xp.repeat(means, width, -1)
 
-    normalised = xp.moveaxis(x, 1, -1).reshape(b, count, c)
-    normalised = normalised - group_means(normalised)
-    rstd = 1 / xp.sqrt(group_means(normalised * normalised) + eps)
-    normalised *= rstd
-    y = normalised * weight
+    rows = xp.moveaxis(x, 1, -1).reshape(b, count, c)
+    centred = rows - group_means(ones @ rows)
+    squares = xp.einsum("bnc,bnc->bc", centred, centred)[:, None]
+    rstd = 1 / xp.sqrt(group_means(squares) + eps)
+    y = centred * (rstd * weight)
     y += bias
 
     def back(rows: Array) -> Array:  # b n c -> b c ...
@@ -43,18 +44,16 @@ def group_norm(
 
     def pullback(dy: Array, needs: Needs = (True, True, True)) -> tuple[Array | None, ...]:
         dy = xp.moveaxis(dy, 1, -1).reshape(b, count, c)
-        dx = dweight = dbias = None
-        if needs[1]:
-            dweight = xp.einsum("ij,ij->j", dy.reshape(-1, c), normalised.reshape(-1, c))
-        if needs[2]:
-            dbias = xp.ones(b * count, dy.dtype) @ dy.reshape(-1, c)
-        if needs[0]:  # as layer_norm's
-            dx = dy * weight
-            projection = group_means(dx * normalised)
-            dx -= group_means(dx)
-            dx -= normalised * projection
-            dx *= rstd
+        sums = ones @ dy
+        products = xp.einsum("bnc,bnc->bc", dy, centred)[:, None] * rstd
+        dx = None
+        if needs[0]:  # rstd * (g - mean(g) - normalised * mean(g * normalised)), g = dy * weight
+            dx = dy * (rstd * weight)
+            dx -= centred * (rstd * rstd * group_means(products * weight))
+            dx -= rstd * group_means(sums * weight)
             dx = back(dx)
+        dweight = products.sum((0, 1)) if needs[1] else None
+        dbias = sums.sum((0, 1)) if needs[2] else None
         return dx, dweight, dbias
 
     return back(y), pullback
