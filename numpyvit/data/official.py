@@ -79,6 +79,7 @@ PREPROCESSINGS: MappingProxyType[str, Preprocessing] = MappingProxyType(
         "hugging_face_vit_mae": _hugging_face(
             "facebook/vit-mae", size=224, resize=224, mode="squash"
         ),
+        "hugging_face_swin": _hugging_face("microsoft/swin", size=224, resize=224, mode="squash"),
         "hugging_face_dinov2": _hugging_face("facebook/dinov2", size=224, resize=256),
         "vit_jax": Preprocessing(
             size=224,

@@ -93,7 +93,7 @@ def test_a_file_says_what_its_model_is():
         ("swin_torchvision", "tiny_patch4_window7_224", "torchvision_swin_t"),
         ("swin_torchvision", "small_patch4_window7_224", "torchvision_swin_s"),
         ("swin_torchvision", "base_patch4_window7_224", "torchvision_swin_b"),
-        ("swin_hf", "tiny_patch4_window7_224", "hugging_face_vit_mae"),
+        ("swin_hf", "tiny_patch4_window7_224", "hugging_face_swin"),
     ],
 )
 def test_evaluations_are_those_of_each_library(case, name, key):
@@ -107,7 +107,7 @@ def test_evaluations_are_those_of_each_library(case, name, key):
 def test_another_window_gets_a_resized_table(torch):
     found = load("swin_timm", image_size=24, window_size=6, dtype="float64")
     assert found.model.config.windows(0).size == 6
-    assert dict(found.report)["resized"] == "3 bias tables, to the windows of the model"
+    assert dict(found.report)["resized"].startswith("3 bias tables")
     table = load("swin_timm", dtype="float64").model.blocks[0].attn.relative_position_bias_table
     image = torch.tensor(table.numpy().T.reshape(1, 2, 7, 7).copy())
     expected = torch.nn.functional.interpolate(image, (11, 11), mode="bicubic")

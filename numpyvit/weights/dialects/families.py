@@ -84,7 +84,7 @@ FAMILIES: dict[str, Family] = {
             (SWIN_TIMM, "timm_deit"),
             (SWIN_MICROSOFT, "swin"),
             (SWIN_TORCHVISION, "torchvision_swin"),
-            (SWIN_HUGGING_FACE, "hugging_face_vit_mae"),  # bicubic, squashed to a square as well
+            (SWIN_HUGGING_FACE, "hugging_face_swin"),
         )
     },
 }
