@@ -59,7 +59,7 @@ def test_packaged_weights_come_with_their_configuration_and_no_path(tool, finish
     assert RunConfig.from_dict(fields).recipe == run.config().recipe
     saved = load_model(tmp_path / "numpyvit" / "models" / "pretrained" / f"{tiny.NAME}.npz")
     assert set(saved.archive.record) == {
-        *("model", "config", "labelling", "command", "epochs", "accuracy")
+        *("model", "family", "config", "labelling", "command", "epochs", "accuracy")
     }
     written = [json.dumps(saved.archive.record), *map(str, fields.values())]
     assert not any(str(tmp_path) in text for text in written)

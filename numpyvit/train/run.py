@@ -78,8 +78,9 @@ class RunConfig:
             raise ValueError(f"[RunConfig] expected weights with tune {self.tune!r}, got none")
         if self.tune == HEAD and self.recipe.augments:
             raise ValueError(
-                "[RunConfig] expected a recipe without flips and crops for 'head', whose features "
-                f"are computed once, got {self.recipe_name!r}; take --recipe probe"
+                "[RunConfig] expected a recipe that leaves pictures as they are for 'head', whose "
+                f"features are computed once, got {', '.join(self.recipe.augmentation)}; take "
+                "--recipe probe alone"
             )
         if not isinstance(self.teaching, Teaching | None):
             raise ValueError(f"[RunConfig] expected a Teaching, got {self.teaching!r}")

@@ -191,7 +191,7 @@ def test_features_that_are_computed_once_cannot_be_augmented():
     config = tuning_config("head")
     for change in ({"flip": True}, {"crop_padding": 2}, {"crop_scale": 0.5}):
         recipe = config.recipe.replace(**change)
-        with pytest.raises(ValueError, match=r"without flips and crops for 'head'.*--recipe probe"):
+        with pytest.raises(ValueError, match=r"leaves pictures .* for 'head'.*--recipe probe"):
             dataclasses.replace(config, recipe=recipe)
     assert not Recipe(flip=False, crop_padding=0).augments
 
