@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ import numpy
 from numpy.typing import NDArray
 
 from numpyvit.models import ImageModel, build_model
-from numpyvit.nn import Size, init
+from numpyvit.nn import Size, as_pair, init, sincos_positions
 from numpyvit.weights.dialects import Entry
 from numpyvit.weights.resizing import resize_bias_table, resize_patch_kernel, resize_positions
 from numpyvit.weights.stored import WeightFileError
@@ -22,7 +23,7 @@ Array = NDArray[Any]
 _MOST_LINES = 40
 _LONGEST_LINE = 300  # letters
 _BLOCK = re.compile(r"(layers\.\d+\.)?blocks\.\d+\.")
-_TABLE = re.compile(r"layers\.(\d+)\.blocks\.\d+\.attn\.relative_position_bias_table")
+_TABLE = re.compile(r"(?:layers\.(\d+)\.)?.*\brelative_position_bias_table")  # of a stage, or all
 
 
 @dataclasses.dataclass
@@ -139,7 +140,8 @@ def _check(parts: Parts, config: Any, own: Mapping[str, tuple[int, ...]]) -> Non
         elif name == "patch_embed.proj.weight" and config.stem == "patches":
             shape = (*shape[:2], *parts.config.patch_shape)
         elif match := _TABLE.fullmatch(name):
-            shape = (_rows(parts.config, int(match[1])), shape[1])
+            more = _offsets(parts.config, match[1]) - _offsets(config, match[1])
+            shape = (shape[0] + more, shape[1])
         if name not in entries:
             if not any(problem.startswith(f"{name}: ") for problem in parts.problems):
                 # How many positions there were is a guess where there are none.
@@ -176,28 +178,34 @@ def _advice(problems: list[str]) -> str:
     return "give a file whose arrays are all of one model"
 
 
-def _rows(config: Any, stage: int) -> int:
-    """How many rows the bias tables of a stage have."""
-    return int((2 * config.windows(stage).size - 1) ** 2)
+def _table_grid(config: Any, stage: str | None) -> Size:
+    """Which grid the bias tables are for: the windows of a stage, or all patches."""
+    return config.grid if stage is None else config.windows(int(stage)).size
+
+
+def _offsets(config: Any, stage: str | None) -> int:
+    """How many rows of the tables are for offsets of two tokens of the grid."""
+    return math.prod(2 * edge - 1 for edge in as_pair(_table_grid(config, stage)))
 
 
 def _fit_bias_tables(parts: Parts, config: Any, state: dict[str, Array]) -> None:
-    """Resize the tables of windows that have another size in the model."""
+    """Resize the tables of grids and windows that have another size in the model."""
     resized = 0
     for match in filter(None, map(_TABLE.fullmatch, list(state))):
-        name, stage = match[0], int(match[1])
-        if len(state[name]) != _rows(config, stage):
-            state[name] = resize_bias_table(state[name], config.windows(stage).size)
+        old, new = (_table_grid(each, match[1]) for each in (parts.config, config))
+        if old != new:
+            state[match[0]] = resize_bias_table(state[match[0]], new, old)
             resized += 1
     if resized:
-        parts.report.append(("resized", f"{resized} bias tables, to the windows of the model"))
+        parts.report.append(("resized", f"{resized} bias tables, to the model's size"))
 
 
 def _positions(parts: Parts, config: Any, state: dict[str, Array], dtype: str) -> Array:
     """The position embedding for the model's grid; what is folded is added to `state`."""
     if "pos_embed" not in parts.entries:
         parts.report.append(("positions", "sines and cosines, as the file has none (big_vision)"))
-        return big_vision_positions(config.grid, config.embed_dim).astype(dtype)[None]
+        waves = sincos_positions(config.grid, config.embed_dim, "big_vision")
+        return waves.astype(dtype)[None]
     positions, first = parts.entries["pos_embed"].read(dtype), parts.first_positions
     if parts.is_folded:
         for row, name in enumerate(("cls_token", "dist_token")[:first]):
@@ -210,19 +218,6 @@ def _positions(parts: Parts, config: Any, state: dict[str, Array], dtype: str) -
     sizes = f"from {old[0]} x {old[1]} to {new[0]} x {new[1]} patches"
     parts.report.append(("resized", f"positions, {sizes} ({parts.resizing})"))
     return resize_positions(positions, first, new, parts.resizing, old_grid=old)
-
-
-def big_vision_positions(grid: tuple[int, int], width: int) -> Array:
-    """Sines and cosines (rows * columns, width) of columns, then rows, float64.
-
-    `sincos2d` of big_vision, whose frequencies are 10000^(-i / (width/4 - 1)); MAE's lack the -1.
-    """
-    if width % 4 or width < 8:
-        raise ValueError(f"[load_pretrained] expected a width that 4 divides, got {width}")
-    frequencies = 10000.0 ** (-numpy.arange(width // 4) / (width // 4 - 1))
-    rows, columns = numpy.indices(grid).reshape(2, -1, 1) * frequencies
-    waves = [numpy.sin(columns), numpy.cos(columns), numpy.sin(rows), numpy.cos(rows)]
-    return numpy.concatenate(waves, axis=1)
 
 
 def _warn_of_what_is_not_finite(parts: Parts, state: Mapping[str, Array]) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from numpyvit.backend import suggest, to_device, to_numpy
 from numpyvit.data.resample import resize_matrix
 from numpyvit.models import VisionTransformer
-from numpyvit.nn import Size, init
+from numpyvit.nn import Size, as_pair, init
 
 Array = NDArray[Any]
 
@@ -94,9 +94,10 @@ def resize_positions(
 def resized(model: VisionTransformer, image_size: Size, rule: str = "timm") -> VisionTransformer:
     """The model for images of another size, (height, width) or the side of a square.
 
-    Learned positions are interpolated by `rule`, one of POSITION_RULES; all other arrays are those
-    of `model`, not copies. Raises ValueError for a size that cannot be, and for a model with arrays
-    that depend on the size in another way.
+    Learned positions are interpolated by `rule`, one of POSITION_RULES, and the tables of relative
+    ones by `resize_bias_table`; all other arrays are those of `model`, not copies. Raises
+    ValueError for a size that cannot be, and for a model with arrays that depend on the size in
+    another way.
     """
     old, new = model.config, model.config.replace(image_size=image_size)
     with init.undrawn():
@@ -107,6 +108,10 @@ def resized(model: VisionTransformer, image_size: Size, rule: str = "timm") -> V
         positions = to_numpy(model.pos_embed.data)
         positions = resize_positions(positions, first, new.grid, rule, old_grid=old.grid)
         state["pos_embed"] = to_device(positions, model.device)
+    for name in state:
+        if name.endswith("rel_pos.relative_position_bias_table"):
+            table = resize_bias_table(to_numpy(state[name]), new.grid, old.grid)
+            state[name] = to_device(table, model.device)
     other.load_state_dict(state, assign=True)
     return other
 
@@ -138,25 +143,29 @@ def resize_patch_kernel(weight: Array, size: tuple[int, int], rule: str = "timm"
     return _between(rows, weight.astype(np.float64), columns).astype(weight.dtype)
 
 
-def resize_bias_table(table: Array, window: int) -> Array:
-    """A relative position bias table (rows, H) for windows of another size: ((2w-1)^2, H).
+def resize_bias_table(table: Array, grid: Size, old_grid: Size | None = None) -> Array:
+    """A relative position bias table (R, H) for another grid or window: ((2h-1)(2w-1) + K, H).
 
-    Bicubic (a = -0.75) without antialias, as Microsoft's code and timm's simple rule do it; same
-    dtype, worked out in float64. Raises ValueError for rows that are not the square of an odd
-    number.
+    The last K = R - (2h-1)(2w-1) rows, for tokens in front, stay as they are; without `old_grid`
+    there are none, and the table is a square's. Bicubic (a = -0.75) without antialias, as
+    Microsoft's code and timm's simple rule do it; same dtype, worked out in float64. Raises
+    ValueError for a table that is not of `old_grid`, and for an empty grid.
     """
-    side = math.isqrt(len(table)) if table.ndim == 2 else 0
-    if side % 2 == 0 or side * side != len(table) or window < 1:
+    side = (math.isqrt(len(table)) + 1) // 2
+    old, new = ([2 * edge - 1 for edge in as_pair(size)] for size in (old_grid or side, grid))
+    places = math.prod(old)
+    fits = len(table) - places in ((0, 3) if old_grid else (0,))
+    if table.ndim != 2 or not fits or min(old + new) < 1:
         raise ValueError(
-            "[resize_bias_table] expected a table ((2w-1)^2, H) and a window of at least 1, got "
-            f"shape {table.shape} and {window}"
+            "[resize_bias_table] expected a table ((2h-1)(2w-1), H) and a grid of at least 1, got "
+            f"shape {table.shape} and {grid}"
         )
-    if side == 2 * window - 1:
+    if old == new:
         return table.copy()
-    matrix = _matrix(side, 2 * window - 1, _PLAIN)
-    image = table.astype(np.float64).T.reshape(-1, side, side)  # (r c) h -> h r c
-    resized = _between(matrix, image, matrix)
-    return np.ascontiguousarray(resized.reshape(len(image), -1).T, table.dtype)
+    rows, columns = (_matrix(*edges, _PLAIN) for edges in zip(old, new, strict=True))
+    image = table[:places].astype(np.float64).T.reshape(-1, *old)  # (r c) h -> h r c
+    resized = _between(rows, image, columns).reshape(len(image), -1).T
+    return np.concatenate([resized.astype(table.dtype), table[places:]])
 
 
 def _matrix(old: int, new: int, how: _Interpolation) -> Array:

@@ -12,6 +12,7 @@ from tolerances import assert_close, assert_same_bits
 from numpyvit.data import PREPROCESSINGS
 from numpyvit.data.imagenet import imagenet_classes
 from numpyvit.models import Labelling, VisionTransformer, ViTConfig, create_model, save_model
+from numpyvit.nn import sincos_positions
 from numpyvit.tensor import no_grad
 from numpyvit.weights import (
     WeightFileError,
@@ -20,7 +21,6 @@ from numpyvit.weights import (
     resize_positions,
     write_safetensors,
 )
-from numpyvit.weights.assembling import big_vision_positions
 from numpyvit.weights.dialects import to_google
 
 SIZES = {"image_size": 16, "patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 1}
@@ -240,12 +240,12 @@ def test_positions_that_are_not_stored_are_big_visions_sines(tmp_path, rng):
     assert found.model.config == model.config
     assert "sines" in report(found)["positions"]
     positions = found.model.state_dict()["pos_embed"][0]
-    assert_close(positions, big_vision_positions(4, 64), np.float32)
+    assert_close(positions, sincos_positions(4, 64, "big_vision"), np.float32)
     assert load_pretrained(path).model.config.image_size == 224
 
 
 def test_big_visions_sines_differ_from_maes_in_their_last_frequency():
-    waves = big_vision_positions(3, 8)
+    waves = sincos_positions(3, 8, "big_vision")
     assert waves.shape == (9, 8)
     # Row 1, column 2; frequencies 1 and 1/10000: sin x, cos x, sin y, cos y.
     angles = np.array([2, 2e-4, 2, 2e-4, 1, 1e-4, 1, 1e-4])
