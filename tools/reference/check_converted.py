@@ -25,12 +25,13 @@ import timm
 import torch
 import transformers
 from safetensors.torch import load_file
+from timm.models.swin_transformer import SwinTransformer as TimmSwinTransformer
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import nn
 from torchvision.models import VisionTransformer as TorchvisionVisionTransformer
 
 from numpyvit.data import PREPROCESSINGS
-from numpyvit.models import Labelling, VisionTransformer, ViTConfig
+from numpyvit.models import Labelling, SwinConfig, ViTConfig, build_model
 from numpyvit.tensor import no_grad
 from numpyvit.weights import Pretrained, convert, load_pretrained
 
@@ -60,13 +61,21 @@ MODELS: dict[str, dict[str, Any]] = {
     "map": {"class_token": False, "pooling": "map", "positions": "patches"},
     "layer_scale": {"layer_scale": 1.0},
 }
+SWIN = SwinConfig(
+    image_size=16,
+    patch_size=2,
+    num_classes=5,
+    embed_dim=24,
+    depths=(2, 2),
+    num_heads=(2, 4),
+    window_size=3,
+)
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "silu": "silu", "quick_gelu": "quick_gelu"}
 
 
-def tiny(name: str, options: dict[str, Any]) -> Pretrained:
+def tiny(name: str, config: ViTConfig | SwinConfig) -> Pretrained:
     """A model with random values everywhere."""
-    config = ViTConfig(**{**SIZES, **options})
-    model = VisionTransformer(config).eval()
+    model = build_model(config).eval()
     rng = np.random.default_rng(len(name))
     for key, parameter in model.named_parameters():
         values = rng.standard_normal(parameter.shape) * 0.3
@@ -77,7 +86,7 @@ def tiny(name: str, options: dict[str, Any]) -> Pretrained:
     return Pretrained(name, model, labelling, preprocessing, [])
 
 
-def timm_model(config: ViTConfig) -> nn.Module:
+def timm_model(config: Any) -> nn.Module:
     """The timm model of a configuration."""
     options = {
         "img_size": config.image_size,
@@ -85,10 +94,15 @@ def timm_model(config: ViTConfig) -> nn.Module:
         "in_chans": config.in_channels,
         "num_classes": config.num_classes,
         "embed_dim": config.embed_dim,
-        "depth": config.depth,
         "num_heads": config.num_heads,
         "mlp_ratio": config.mlp_ratio,
         "qkv_bias": config.qkv_bias,
+    }
+    if isinstance(config, SwinConfig):
+        sizes = {"depths": config.depths, "window_size": config.window_size}
+        return TimmSwinTransformer(**options, **sizes).eval()
+    options |= {
+        "depth": config.depth,
         "class_token": config.class_token,
         "no_embed_class": config.positions == "patches",
         "reg_tokens": config.num_registers,
@@ -105,8 +119,10 @@ def timm_model(config: ViTConfig) -> nn.Module:
     return model.eval()
 
 
-def timm_lacks(config: ViTConfig) -> str:
+def timm_lacks(config: Any) -> str:
     """What timm's models have nothing for, in words."""
+    if isinstance(config, SwinConfig):
+        return ""
     if config.pooling == "token_avg":
         return "head of class token and mean"
     if config.pre_logits:
@@ -198,7 +214,7 @@ def differences(source: Pretrained) -> Iterator[tuple[str, str, bool]]:
             found = logits(read(folder / name, config), pictures)
         # torchvision has one activation; `convert` says so.
         activation = "gelu" if target == "torchvision" else config.activation
-        own = VisionTransformer(config.replace(activation=activation)).to("float64").eval()
+        own = build_model(config.replace(activation=activation)).to("float64").eval()
         own.load_state_dict(source.model.state_dict())
         with no_grad():
             expected = own(pictures).data
@@ -213,7 +229,8 @@ def main() -> int:
     )
     parser.add_argument("weights", nargs="*", metavar="WEIGHTS", help="weights to convert as well")
     options = parser.parse_args()
-    sources = [tiny(name, options) for name, options in MODELS.items()]
+    configs = {name: ViTConfig(**{**SIZES, **changes}) for name, changes in MODELS.items()}
+    sources = [tiny(name, config) for name, config in {**configs, "swin": SWIN}.items()]
     sources += [
         dataclasses.replace(load_pretrained(path), name=Path(path).name) for path in options.weights
     ]
