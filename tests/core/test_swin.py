@@ -330,6 +330,14 @@ def test_a_config_survives_json() -> None:
         ({"padding": "before"}, "did you mean 'before_shift'"),
         ({"window": 3}, "did you mean 'window_size'"),
         ({"image_size": 2}, "at least 2 patches a side for 1 mergings, got 1"),
+        ({"image_size": 1 << 50}, "image_size <= 16384, got 1125899906842624"),
+        ({"image_size": 514}, "num_patches <= 65536, got 66049"),
+        ({"window_size": 10**9}, "window_size <= 256, got"),
+        ({"depths": (1000, 1)}, "depth <= 1000, got 1001"),
+        ({"depths": (1,) * 9, "num_heads": (1,) * 9}, "stages <= 8, got 9"),
+        ({"embed_dim": 1 << 30}, "embed_dim <= 16384, got"),
+        ({"mlp_ratio": 1e300}, "mlp_ratio <= 1024, got 1e[+]300"),
+        ({"num_classes": 1 << 40}, "num_classes <= 16777216, got"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(changes: Any, message: str) -> None:
