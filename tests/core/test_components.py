@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from tolerances import assert_close, assert_same_bits
 
-from numpyvit import Tensor, functional, gradients
+from numpyvit import Tensor, functional, gradients, nn
 from numpyvit.models import (
     Labelling,
+    MAEConfig,
+    MaskedAutoencoder,
     VisionTransformer,
     ViTConfig,
     count_multiply_adds,
@@ -82,8 +84,8 @@ def test_a_combination_comes_back_from_a_file(config: ViTConfig, tmp_path: Path)
     assert_same_bits(loaded(images), model.eval()(images))
 
 
-def products_of(model: VisionTransformer, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Multiply-adds of one image's forward pass, from the shapes that products are called with."""
+def products_of(forward: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Multiply-adds of a forward pass, from the shapes that products are called with."""
     found: list[int] = []
 
     def watch(owner: Any, name: str, count: Callable[..., int]) -> None:
@@ -104,15 +106,23 @@ def products_of(model: VisionTransformer, monkeypatch: pytest.MonkeyPatch) -> in
     watch(functional, "packed_attention", lambda y, qkv, *rest: 2 * y.size * qkv.shape[1])
     watch(functional, "_attention", attention)
     watch(Tensor, "__matmul__", lambda y, a, b: y.size * a.shape[-1])
-    model.forward_head(model.forward_features(some_images(1)))
+    forward()
     return sum(found)
+
+
+def assert_counted(config: ViTConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = built(config)
+    found = products_of(
+        lambda: model.forward_head(model.forward_features(some_images(1))), monkeypatch
+    )
+    assert count_multiply_adds(config) == found
 
 
 @each_combination
 def test_multiply_adds_are_those_of_the_products_that_are_computed(
     config: ViTConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert count_multiply_adds(config) == products_of(built(config), monkeypatch)
+    assert_counted(config, monkeypatch)
 
 
 OTHERS = [(part, name) for part in CHOICES if part not in PARTS for name in CHOICES[part]]
@@ -122,8 +132,7 @@ OTHERS = [(part, name) for part in CHOICES if part not in PARTS for name in CHOI
 def test_multiply_adds_of_the_other_parts_are_counted_too(
     part: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny(**{part: name})
-    assert count_multiply_adds(config) == products_of(built(config), monkeypatch)
+    assert_counted(tiny(**{part: name}), monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -138,5 +147,19 @@ def test_multiply_adds_of_the_other_parts_are_counted_too(
 def test_multiply_adds_of_tokens_and_heads_are_counted_too(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny(**options)
-    assert count_multiply_adds(config) == products_of(built(config), monkeypatch)
+    assert_counted(tiny(**options), monkeypatch)
+
+
+@pytest.mark.parametrize("block", CHOICES["block"])
+def test_multiply_adds_of_a_masked_autoencoder_are_counted_too(
+    block: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = tiny(block=block, norm="rms", mlp="swiglu").replace(num_classes=0)
+    sizes = {"decoder_embed_dim": 8, "decoder_depth": 1, "decoder_num_heads": 2}
+    config = MAEConfig(encoder=encoder, **sizes)
+    model = MaskedAutoencoder(config, rng=np.random.default_rng(0)).to("float64")
+    found = products_of(lambda: model(some_images(1)), monkeypatch)
+    assert count_multiply_adds(config) == found
+    norms = {type(m) for _, m in model.named_modules() if hasattr(m, "eps")}
+    assert norms == {nn.RMSNorm}
+    assert type(model.decoder_blocks[0]) is type(model.blocks[0])
