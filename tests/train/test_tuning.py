@@ -153,6 +153,13 @@ def test_the_learned_query_of_a_pooling_does_not_decay():
     assert found["attn_pool.kv.weight"]["weight_decay"] == 0.3
 
 
+def test_the_tables_of_relative_positions_do_not_decay():
+    model = model_of(positions="relative")
+    found = settings_by_name(model, Recipe(weight_decay=0.3))
+    assert found["blocks.0.attn.rel_pos.relative_position_bias_table"]["weight_decay"] == 0.0
+    assert found["blocks.0.attn.qkv.weight"]["weight_decay"] == 0.3
+
+
 def test_the_fastest_group_comes_first_and_frozen_parameters_are_in_none():
     model = model_of()
     freeze(model, "last:2")
