@@ -167,7 +167,8 @@ class Preprocessing:
         if isinstance(size, tuple):
             raise ValueError(
                 f"[Preprocessing] expected a model of square images, as pictures are cut to "
-                f"squares, got {size[0]} x {size[1]} pixels; give it arrays, from Python"
+                f"squares, got {size[0]} x {size[1]} pixels; open it for squares, and from Python "
+                "use numpyvit.weights.resized and arrays"
             )
         if size == self.size:
             return self

@@ -43,7 +43,7 @@ from numpyvit.weights.dialects import (
     names_of,
     translate,
 )
-from numpyvit.weights.dialects.record import has_record
+from numpyvit.weights.dialects.record import has_record, without_record
 from numpyvit.weights.options import check_options
 from numpyvit.weights.stored import PathLike, WeightFileError
 from numpyvit.weights.text import printable
@@ -227,18 +227,18 @@ def _same(array: Any) -> Any:
 
 def _foreign(file: WeightFile, asked: Mapping[str, Any]) -> _Source:
     """Weights of others: translated, and the rest inferred."""
+    record = find_record(file)
+    if record is not None and _is_canonical(file, record):
+        return _recorded(file, record, FAMILIES["timm"], _as_they_are(file), _origin(file))
     chosen = choose(file)
     translation = translate(chosen.dialect, chosen.arrays)
     family, reason = find_family(file, chosen, translation)
     report = [
-        ("file", str(file.path)),
-        ("container", f"{file.kind}, {_arrays(len(file.arrays))}"),
-        *file.notes,
+        *_origin(file),
         ("dialect", f"{chosen.dialect.title}: by {chosen.dialect.example}"),
         ("family", f"{family.title}: by {reason}"),
         *_what_was_left(chosen, translation),
     ]
-    record = find_record(file)
     if record is not None:
         return _recorded(file, record, family, translation, report)
     if has_record(file):
@@ -271,6 +271,26 @@ def _foreign(file: WeightFile, asked: Mapping[str, Any]) -> _Source:
         parts.usual_size = side
         report.append(("images", f"taken as {side} x {side} pixels, as in the family's evaluation"))
     return name, parts, class_names, preprocessing
+
+
+def _is_canonical(file: WeightFile, record: Record) -> bool:
+    """Whether a file that numpyvit wrote has a ViT in the model's own names: there is any part."""
+    return family_of(record.config) == "vit" and "patch_embed.proj.weight" in file.arrays
+
+
+def _as_they_are(file: WeightFile) -> Translation:
+    arrays = {name: file.arrays[name] for name in without_record(file.arrays)}
+    entries = {
+        name: Entry(name, (Piece(name, array.shape, array.shape, array.read),))
+        for name, array in arrays.items()
+    }
+    return Translation(entries, {}, [])
+
+
+def _origin(file: WeightFile) -> list[tuple[str, str]]:
+    """Report lines on the file."""
+    container = f"{file.kind}, {_arrays(len(file.arrays))}"
+    return [("file", str(file.path)), ("container", container), *file.notes]
 
 
 def _inferred(file: WeightFile, found: Architecture, asked: Mapping[str, Any]) -> Any:
