@@ -22,11 +22,64 @@ from numpyvit.train import (
 )
 from numpyvit.weights import Pretrained
 
+# Those against overfitting: the option, the field, what it takes, what it does.
+REGULARIZATION = (
+    (
+        "--mixup",
+        "mixup",
+        parsing.real,
+        "blend two pictures and their labels; the share is drawn from Beta(X, X); often 0.8",
+    ),
+    (
+        "--cutmix",
+        "cutmix",
+        parsing.real,
+        "paste a part of one picture into another; its area from Beta(X, X); often 1",
+    ),
+    (
+        "--randaugment",
+        "randaugment",
+        parsing.real,
+        "two random changes a picture, of strength X up to 10; often 9",
+    ),
+    (
+        "--random-erasing",
+        "random_erasing",
+        parsing.share,
+        "the share of the pictures that lose a rectangle; often 0.25",
+    ),
+    (
+        "--repeats",
+        "repeats",
+        parsing.positive,
+        "show one picture in N an epoch, each N times, every time changed anew; often 3",
+    ),
+    (
+        "--label-smoothing",
+        "label_smoothing",
+        parsing.share,
+        "the share of a label that goes to all classes alike; often 0.1",
+    ),
+    ("--dropout", "dropout", parsing.share, "on hidden states and attention"),
+    (
+        "--drop-path",
+        "drop_path",
+        parsing.share,
+        "how often a picture skips a part of the last block; less often below; often 0.1",
+    ),
+    (
+        "--ema",
+        "ema_decay",
+        parsing.share,
+        "keep a moving average of the weights, which is validated, saved and used; a step leaves "
+        "X of it: 0.99 to 0.9999",
+    ),
+)
+
 # Options that change the recipe, by the name of its field.
 RECIPE_OPTIONS = (
     *("epochs", "batch_size", "lr", "layer_decay", "weight_decay", "clip_norm"),
-    *("mixup", "cutmix", "randaugment", "random_erasing", "repeats"),
-    *("label_smoothing", "dropout", "drop_path", "ema_decay"),
+    *(field for _, field, _, _ in REGULARIZATION),
 )
 
 # Options that say how weights are used, by their names in the namespace.
@@ -80,9 +133,7 @@ def add_options(parser: parsing.Parser) -> None:
     _add_tuning_options(parser.add_argument_group("fine-tuning"))
     _add_teaching_options(parser.add_argument_group("distillation"))
     _add_recipe_options(parser.add_argument_group("recipe"))
-    _add_augmentation_options(
-        parser.add_argument_group("recipe: against overfitting", "0 is off (1 of --repeats)")
-    )
+    _add_regularization_options(parser)
     _add_run_options(parser.add_argument_group("run"))
 
 
@@ -163,60 +214,11 @@ def _add_recipe_options(group: Any) -> None:
     )
 
 
-def _add_augmentation_options(group: Any) -> None:
-    group.add_argument(
-        "--mixup",
-        metavar="X",
-        type=parsing.real,
-        help="blend two pictures and their labels; the share is drawn from Beta(X, X); often 0.8",
-    )
-    group.add_argument(
-        "--cutmix",
-        metavar="X",
-        type=parsing.real,
-        help="paste a part of one picture into another; its area from Beta(X, X); often 1",
-    )
-    group.add_argument(
-        "--randaugment",
-        metavar="X",
-        type=parsing.real,
-        help="two random changes a picture, of strength X up to 10; often 9",
-    )
-    group.add_argument(
-        "--random-erasing",
-        metavar="X",
-        type=parsing.share,
-        help="the share of the pictures that lose a rectangle; often 0.25",
-    )
-    group.add_argument(
-        "--repeats",
-        metavar="N",
-        type=parsing.positive,
-        help="show one picture in N an epoch, each N times, every time changed anew; often 3",
-    )
-    group.add_argument(
-        "--label-smoothing",
-        metavar="X",
-        type=parsing.share,
-        help="the share of a label that goes to all classes alike; often 0.1",
-    )
-    group.add_argument(
-        "--dropout", metavar="X", type=parsing.share, help="on hidden states and attention"
-    )
-    group.add_argument(
-        "--drop-path",
-        metavar="X",
-        type=parsing.share,
-        help="how often a picture skips a part of the last block; less often below; often 0.1",
-    )
-    group.add_argument(
-        "--ema",
-        dest="ema_decay",
-        metavar="X",
-        type=parsing.share,
-        help="keep a moving average of the weights, which is validated, saved and used; a step "
-        "leaves X of it: 0.99 to 0.9999",
-    )
+def _add_regularization_options(parser: parsing.Parser) -> None:
+    group = parser.add_argument_group("recipe: against overfitting", "0 is off (1 of --repeats)")
+    for option, field, kind, words in REGULARIZATION:
+        metavar = "N" if kind is parsing.positive else "X"
+        group.add_argument(option, dest=field, metavar=metavar, type=kind, help=words)
 
 
 def _add_run_options(group: Any) -> None:
