@@ -114,6 +114,8 @@ def _timm_notes(model: Pretrained) -> list[str]:
         differs = {
             "pre_logits, the layer before the head": bool(config.pre_logits),
             f"that its blocks are {config.block}, unless told so": config.block != "pre_norm",
+            f"that its positions are {config.positions}": config.positions
+            not in ("all", "patches", "none", "relative"),
         }
     return [f"timm ignores {what}: its answers would differ" for what, it in differs.items() if it]
 

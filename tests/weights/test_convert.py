@@ -27,6 +27,9 @@ MODELS = {
     "plain": {},
     "tanh": {"activation": "gelu_tanh", "norm_eps": 1e-12, "dropout": 0.1},
     "positions_of_patches": {"positions": "patches"},
+    "waves": {"positions": "sincos"},
+    "relative": {"positions": "relative"},
+    "rotary": {"positions": "rotary"},
     "no_head": {"num_classes": 0},
     "no_bias": {"qkv_bias": False},
     "pre_logits": {"pre_logits": 8},
@@ -57,7 +60,7 @@ HOLDS = {
     "google": {"plain", "tanh", "positions_of_patches", "no_head", "pre_logits", "mean", "map"},
     "hugging-face": set(MODELS)
     - {"pre_logits", "mean", "map", "head_norm", "no_final_norm", "clip"}
-    - {"post_norm", "parallel", "parallel_things"},
+    - {"post_norm", "parallel", "parallel_things", "waves", "relative", "rotary"},
 }
 ENDINGS = {
     "timm": (".safetensors", ".npz"),
@@ -110,6 +113,8 @@ def test_the_round_trip_is_exact(tmp_path, target, ending, name):
 def test_who_converts_is_told_of_blocks_that_names_do_not_tell_apart(tmp_path):
     (note,) = convert(made("post_norm"), "timm", tmp_path / "out.npz").notes
     assert "that its blocks are post_norm, unless told so" in note
+    (note,) = convert(made("rotary"), "timm", tmp_path / "out.npz").notes
+    assert "timm ignores that its positions are rotary: its answers would differ" in note
     assert not convert(made("plain"), "timm", tmp_path / "plain.npz").notes
 
 

@@ -25,6 +25,7 @@ State = dict[str, NDArray[Any]]
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "stem": ("patches",),
     "pad": (False,),
+    "positions": ("all", "patches"),
     "patch_bias": (True,),
     "block": ("pre_norm",),
     "norm": ("layer",),
