@@ -52,7 +52,9 @@ numpyvit train --data cifar10 --epochs 100
 numpyvit train --data photos/ --out runs/photos --lr 0.001
 numpyvit train --weights deit_tiny.safetensors --data photos/
 numpyvit train --weights deit_tiny.safetensors --data photos/ --tune head
-numpyvit train --data cifar10 --model deit_cifar_distilled_patch4_32 --teacher TEACHER.npz
+numpyvit train --data cifar10 --recipe cifar_long --epochs 100
+numpyvit train --data cifar10 --mixup 0.8 --cutmix 1 --ema 0.999
+numpyvit train --data cifar10 --teacher TEACHER.npz --distillation soft
 numpyvit train --data cifar10 --model mae_vit_cifar_patch4_32 --out runs/mae
 numpyvit train --data cifar10 --weights runs/mae
 numpyvit train --resume runs/photos
