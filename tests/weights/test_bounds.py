@@ -87,7 +87,7 @@ def test_a_record_is_held_against_the_arrays(path, rng, monkeypatch, changes):
     assert load_pretrained(path).name == "mine"
     write_safetensors(path, model.state_dict(), recorded(model, **changes))
     if "depth" in changes:  # nothing is built first
-        monkeypatch.setattr("numpyvit.weights.assembling.VisionTransformer", None)
+        monkeypatch.setattr("numpyvit.weights.assembling.build_model", None)
     with pytest.raises(WeightFileError, match=r"expected 900 blocks .* got 2|do not fit"):
         load_pretrained(path)
 
@@ -118,7 +118,7 @@ def test_the_record_of_an_own_checkpoint_is_held_against_the_arrays(
     tmp_path, rng, monkeypatch, depth
 ):
     path = own_checkpoint(tmp_path / "own.npz", random_model(rng), **{"config.depth": depth})
-    monkeypatch.setattr("numpyvit.models.saved.VisionTransformer", None)
+    monkeypatch.setattr("numpyvit.models.saved.build_model", None)
     with pytest.raises(WeightFileError, match=r"weights of 3|weights of 1000|depth <= 1000"):
         load_pretrained(path)
 
@@ -186,7 +186,7 @@ def test_an_evaluation_of_a_monstrous_size_is_brought_to_the_models(tmp_path, rn
 
 
 def test_too_little_memory_is_said_with_how_much_was_needed(path, state, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise MemoryError("Unable to allocate 29.1 TiB")
 
     monkeypatch.setattr("numpyvit.weights.assembling.resize_positions", fail)
