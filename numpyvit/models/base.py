@@ -8,8 +8,10 @@ import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
+from numpy.random import Generator
+
 from numpyvit.backend import Array, suggest
-from numpyvit.nn import Identity, Module, Positions
+from numpyvit.nn import Identity, Linear, Module, Positions, init
 from numpyvit.tensor import Tensor
 
 _KINDS: dict[str, tuple[str, Any]] = {
@@ -79,6 +81,14 @@ class ModelConfig:
         for name in names:
             if (value := getattr(self, name)) < 0:
                 raise ValueError(f"[{type(self).__name__}] expected {name} >= 0, got {value}")
+
+    def _check_most(self, most: Mapping[str, int]) -> None:
+        for name, limit in most.items():
+            value = getattr(self, name)
+            if (max(value) if isinstance(value, tuple) else value) > limit:
+                raise ValueError(
+                    f"[{type(self).__name__}] expected {name} <= {limit}, got {value!s:.20}"
+                )
 
     def _check_names(self, choices: Mapping[str, Iterable[str]]) -> None:
         for name, known in choices.items():
@@ -214,6 +224,14 @@ class ImageModel(Module):
     def device(self) -> str:
         """Where the parameters are: "cpu" or "cuda"."""
         return self.patch_embed.proj.weight.device
+
+    def _start(self, rng: Generator) -> None:
+        """Starting values of the models in timm: weights truncated normal 0.02, biases 0."""
+        for _, module in self.named_modules():
+            if isinstance(module, Linear):
+                module.weight.data = init.trunc_normal(module.weight.shape, rng)
+                if module.bias is not None:
+                    module.bias.data = init.zeros(module.bias.shape)
 
     def _as_input(self, images: Tensor | Array) -> Tensor:
         images = images if isinstance(images, Tensor) else Tensor(images)

@@ -99,10 +99,7 @@ class ViTConfig(ModelConfig):
             mlp_ratio=self.mlp_ratio,
             norm_eps=self.norm_eps,
         )
-        for name, most in MOST.items():
-            value = getattr(self, name)
-            if (max(value) if isinstance(value, tuple) else value) > most:
-                raise ValueError(f"[ViTConfig] expected {name} <= {most}, got {value!s:.20}")
+        self._check_most(MOST)
         check_heads(self.embed_dim, self.num_heads)
         activation(self.activation)
         self._check_patches()

@@ -27,7 +27,6 @@ from numpyvit.nn import (
     activation,
     check_heads,
     check_positive,
-    init,
     inverse_order,
     merging_order,
     rearrange,
@@ -107,9 +106,7 @@ class SwinConfig(ModelConfig):
             mlp_ratio=self.mlp_ratio,
             norm_eps=self.norm_eps,
         )
-        for name, most in MOST.items():
-            if (count := getattr(self, name)) > most:
-                raise ValueError(f"[SwinConfig] expected {name} <= {most}, got {count!s:.20}")
+        self._check_most(MOST)
         if len(self.num_heads) != self.stages:
             raise ValueError(
                 f"[SwinConfig] expected num_heads for {self.stages} stages, as many as "
@@ -289,11 +286,7 @@ class SwinTransformer(ImageModel):
             order = self.layers[-1].order
         self.norm = LayerNorm(config.num_features, config.norm_eps)
         self.head = SwinHead(config.num_features, config.num_classes, rng=rng)
-        for _, module in self.named_modules():  # as in timm: truncated normal 0.02, biases 0
-            if isinstance(module, Linear):
-                module.weight.data = init.trunc_normal(module.weight.shape, rng)
-                if module.bias is not None:
-                    module.bias.data = init.zeros(module.bias.shape)
+        self._start(rng)
 
     @property
     def blocks(self) -> list[Any]:

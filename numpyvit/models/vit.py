@@ -39,14 +39,6 @@ class VisionTransformer(ImageModel):
         self.head_dist = _head(d, config.num_classes * config.distillation_head, rng)
         self._start(rng)
 
-    def _start(self, rng: Generator) -> None:
-        """Starting values of the ViTs in timm: weights truncated normal 0.02, biases 0."""
-        for _, module in self.named_modules():
-            if isinstance(module, Linear):
-                module.weight.data = init.trunc_normal(module.weight.shape, rng)
-                if module.bias is not None:
-                    module.bias.data = init.zeros(module.bias.shape)
-
     def forward_embedding(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, N, D): tokens in front, then patches, with positions."""
         patches = self.patch_embed(images)
