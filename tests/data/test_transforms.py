@@ -12,6 +12,7 @@ from numpyvit.data import (
     RandomResizedCrop,
     Resize,
     ToFloat,
+    ToUint8,
     resized_crops,
 )
 
@@ -195,3 +196,11 @@ def test_settings_out_of_range_are_refused(make, message):
 def test_reflection_wider_than_the_picture_is_refused(images, rng):
     with pytest.raises(ValueError, match="padding below the image's side 12"):
         RandomCrop(12, mode="reflect")(images, rng)
+
+
+def test_floats_become_whole_numbers_again_rounded_and_clipped(rng):
+    whole = rng.integers(0, 256, (2, 3, 4, 4), np.uint8)
+    assert ToUint8()(whole, rng) is whole
+    assert_same_bits(ToUint8()(ToFloat()(whole, rng), rng), whole)
+    floats = np.array([-0.1, 0.4 / 255, 0.6 / 255, 1.1], np.float32)
+    assert ToUint8()(floats, rng).tolist() == [0, 0, 1, 255]
