@@ -25,7 +25,8 @@ def rotate(x: Array, /, turns: Array) -> OpResult:
 
     def turned(x: Array, turns: Array) -> Array:
         y = xp.array(x, order="C")
-        y.view(turns.dtype)[..., first:, :pairs] *= turns
+        part = y.view(turns.dtype)[..., first:, :pairs]
+        xp.multiply(part, turns, out=part)
         return y
 
     # The way back turns by the same angle the other way.
