@@ -16,7 +16,8 @@ from numpyvit.models import (
 
 ABOUT = """\
 The models that can be built by name, with their sizes. Multiply-adds are those
-of one image's forward pass, in billions (G)."""
+of one image's forward pass, in billions (G). Of masked autoencoders (mae_...)
+width and heads are the encoder's, and the depth is that of both parts."""
 
 EXAMPLES = """
 numpyvit models

@@ -311,7 +311,9 @@ def _summary(trainer: Trainer, rows: list[Row], pictures: list[Path]) -> str:
         _suggested("attention", "PICTURE.jpg", "--weights", path, "--out", path / "maps"),
     ]
     if not classifies:
-        next_steps[:2] = [_suggested("train", "--weights", path, "--data", trainer.config.data)]
+        data, place = trainer.config.data, trainer.config.data_dir
+        where = ("--data-dir", place) if place else ()
+        next_steps[:2] = [_suggested("train", "--weights", path, "--data", data, *where)]
     return "\n  ".join([f"{result}\n\nwhat to try next", *next_steps])
 
 

@@ -242,14 +242,13 @@ RECIPES: dict[str, Recipe] = {
         crop_padding=0,
     ),
     "mae": Recipe(
-        source="He et al. 2022 (MAE), table 8; fewer epochs, and batch size and learning rate as "
-        "found to suit CIFAR-10",
+        source="He et al. 2022 (MAE), table 8; fewer epochs, batch size and learning rate as found "
+        "to suit CIFAR-10, starting weights as in `default`",
         epochs=50,
         batch_size=256,
         lr=1.5e-3,
         beta2=0.95,
         warmup_epochs=2.5,
-        initialization="timm",
         crop_padding=0,
         crop_scale=0.2,
     ),

@@ -64,6 +64,15 @@ def test_curves_leave_gaps_where_numbers_are_missing(tmp_path: Path) -> None:
     size_of(path)
 
 
+def test_curves_without_a_single_accuracy_have_no_axes_for_them(tmp_path: Path) -> None:
+    path = tmp_path / "curves.png"
+    without = {"train_accuracy": None, "val_accuracy": None}
+    draw_curves([row(1, **without), row(2, **without)], path)
+    width = size_of(path)[0]
+    draw_curves([row(1, **without), row(2)], path)
+    assert size_of(path)[0] == 3 / 2 * width
+
+
 def test_curves_without_rows_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected at least one row of metrics, got none"):
         draw_curves([], tmp_path / "curves.png")

@@ -55,6 +55,13 @@ def test_what_a_model_paints_is_drawn(tmp_path: Path, count: int, channels: int)
     assert pixels(path).shape[1] > 4 * 128 * min(count, 2)
 
 
+def test_oblong_images_are_drawn(tmp_path: Path) -> None:
+    images, mask = np.zeros((1, 3, 8, 24), np.uint8), np.zeros((1, 2, 4), bool)
+    mask[0, 0, 1] = True
+    draw_reconstruction(images, images + 255, mask, tmp_path / "oblong.png")
+    assert pixels(tmp_path / "oblong.png").shape[1] > 4 * 120
+
+
 def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
     images, mask = np.zeros((2, 3, 12, 12), np.uint8), np.ones((2, 16), bool)
     path = tmp_path / "reconstruction.png"
@@ -64,7 +71,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
         draw_reconstruction(images, images, mask[:1], path)
     with pytest.raises(ValueError, match=r"of the images' size \(12, 12\), got \(6, 6\)"):
         draw_reconstruction(images, images[..., :6, :6], mask, path)
-    for patches in (15, 25):
-        with pytest.raises(ValueError, match=f"a square grid of patches .* got {patches} patches"):
-            draw_reconstruction(images, images, np.ones((2, patches), bool), path)
+    for grid in ((15,), (25,), (2, 5), (12, 12, 1)):
+        with pytest.raises(ValueError, match=r"a grid of patches that fit \(12, 12\), got"):
+            draw_reconstruction(images, images, np.ones((2, *grid), bool), path)
     assert not path.exists()

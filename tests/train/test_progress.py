@@ -57,6 +57,19 @@ def test_the_line_of_an_epoch_stands_on_a_line_of_its_own(terminal):
     assert [line for line in lines if line.startswith("epoch   1/2  train loss 2.25")], lines
 
 
+def test_without_classes_there_is_no_accuracy(terminal, capsys):
+    row = ROW | {"train_accuracy": None, "val_accuracy": None}
+    with contextlib.redirect_stderr(terminal):
+        bar = ProgressBar(128, 0, 2, classifies=False)
+        bar.batch(Progress(loss_sum=148.0, count=64), 64)
+        bar.close()
+    assert ", loss 2.312, " in terminal.getvalue()
+    ProgressBar(128, 0, 2, classifies=False).epoch(row)
+    line = "epoch   1/2  train loss 2.2500  validation loss 2.5000  1,234 images/s\n"
+    assert capsys.readouterr().err.endswith(line)
+    assert "accuracy" not in terminal.getvalue()
+
+
 def test_a_probe_s_line_counts_features(capsys):
     bar = ProgressBar(128, 0, 2, unit="features")
     bar.epoch(ROW)

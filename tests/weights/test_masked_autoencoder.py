@@ -46,6 +46,16 @@ def test_both_forms_are_the_same_model():
         assert_same_bits(folder.state_dict()[name], array)
 
 
+@pytest.mark.parametrize(("name", "facts"), [("weights.pth", {"num_heads": 2}), ("model", {})])
+def test_load_pretrained_takes_the_encoder_and_says_what_it_drops(name, facts):
+    found = load_pretrained(FIXTURE / name, **facts)
+    whole = load_masked_autoencoder(FIXTURE / "model").encoder_state()
+    assert found.model.state_dict().keys() == whole.keys()
+    for key, array in found.model.state_dict().items():
+        assert_same_bits(array, whole[key])
+    assert any(topic == "dropped" and "decoder" in text for topic, text in found.report)
+
+
 @pytest.mark.parametrize(
     "rename",
     [
