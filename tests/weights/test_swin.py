@@ -262,3 +262,20 @@ def test_other_targets_are_refused_with_what_to_do(tmp_path, target):
     with pytest.raises(ValueError, match=r"expected a ViT for .*, got a swin; .* timm or numpyvit"):
         convert(load("swin_timm"), target, tmp_path / "out.npz")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_encoder_of_a_masked_pre_training_is_taken(tmp_path):
+    def pretrained(arrays):
+        arrays.pop("classifier.weight")
+        arrays.pop("classifier.bias")
+        arrays["swin.embeddings.mask_token"] = np.zeros((1, 1, 8))
+        arrays["decoder.0.weight"] = np.zeros((4, 16, 1, 1))
+
+    found = load_pretrained(stored(tmp_path, "swin_hf", pretrained), image_size=16)
+    dropped = [text for topic, text in found.report if topic == "dropped"]
+    assert "the decoder of masked images (1 array)" in dropped
+    assert found.model.config.num_classes == 0
+    assert_close(
+        found.model.layers[1].blocks[0].norm1.weight,
+        load("swin_hf").model.layers[1].blocks[0].norm1.weight,
+    )

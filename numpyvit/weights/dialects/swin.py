@@ -15,6 +15,7 @@ _DROPS = (
     (r"relative_position_index$", "a list of numbers"),
     (r"\battn_mask$", "the mask of shifted windows"),
     (r"^embeddings\.mask_token$|^mask_token$", "the token of masked patches"),
+    (r"^decoder\.\d+\.", "the decoder of masked images"),
     *COUNTERS,
 )
 _COMMON = (
