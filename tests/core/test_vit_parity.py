@@ -38,6 +38,7 @@ def roughened(model: VisionTransformer, dtype: Any) -> VisionTransformer:
 # Each has several of the parts that published ViTs differ in.
 VARIED: dict[str, dict[str, Any]] = {
     "with final norm": {},
+    "oblong images and patches": {"image_size": (8, 12), "patch_size": (4, 2)},
     "without qkv bias": {"qkv_bias": False, "norm_eps": 1e-5, "mlp_ratio": 2.5},
     "distilled": {"distillation_token": True, "distillation_head": True, "layer_scale": 0.1},
     "mean of patches": {"pooling": "avg", "final_norm": False, "head_norm": True},

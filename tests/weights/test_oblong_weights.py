@@ -32,6 +32,15 @@ def test_a_kernel_and_positions_are_resized_to_oblong_patches(tmp_path: Path) ->
     assert_same_bits(found.pos_embed, resize_positions(model.pos_embed.data, 1, (2, 8), "timm"))
 
 
+def test_positions_of_an_oblong_grid_are_not_taken_for_a_square(tmp_path: Path) -> None:
+    path, model = saved(tmp_path, patch_size=(8, 2))
+    found = load_pretrained(path, image_size=32).model
+    old, positions = model.config.grid, model.pos_embed.data
+    expected = resize_positions(positions, 1, (4, 16), "timm", old_grid=old)
+    assert old == (2, 8)
+    assert_same_bits(found.pos_embed, expected)
+
+
 @pytest.mark.parametrize("stem", ["overlapping", "convolutions", "hybrid"])
 def test_other_stems_are_opened_at_another_size_but_not_for_other_patches(
     tmp_path: Path, stem: str
