@@ -197,8 +197,8 @@ class MaskedAutoencoder(ImageModel):
         """The decoder, and what was learned with it."""
         config = self.config
         return (
-            f"the decoder of a masked autoencoder: {config.decoder_depth} blocks of width "
-            f"{config.decoder_embed_dim}, which drew the {config.mask_ratio:.0%} of the patches "
+            f"the decoder of a masked autoencoder (depth {config.decoder_depth}, width "
+            f"{config.decoder_embed_dim}), which drew the {config.mask_ratio:.0%} of the patches "
             "that the encoder did not see"
         )
 

@@ -163,7 +163,7 @@ def test_features_and_attention_are_those_of_the_encoder(
     out = tmp_path / "features.npz"
     result = command("features", red_picture, "--weights", folder, "--out", out)
     assert result.status == 0, result.err
-    assert "left out  the decoder of a masked autoencoder: 1 blocks of width 8" in result.err
+    assert "left out  the decoder of a masked autoencoder (depth 1, width 8), which" in result.err
     found = load_pretrained(folder)
     pixels = found.preprocessing(found.preprocessing.load(red_picture))[None]
     expected = load_model(folder / "last.npz").model.to_vit()(pixels)
@@ -181,7 +181,7 @@ def test_inspect_says_what_of_the_model_is_used(
     command: Command, folder: Path, size: tuple[Any, ...]
 ) -> None:
     words = " ".join(command("inspect", folder, *size).out.split())
-    assert "left out the decoder of a masked autoencoder: 1 blocks of width 8" in words
+    assert "left out the decoder of a masked autoencoder (depth 1, width 8), which" in words
     assert "drew the 75% of the patches that the encoder did not see" in words
     assert "classes none, there is no head" in words
     assert "recipe mae" in words
