@@ -146,7 +146,15 @@ class HeadwiseAttention(Module):
 
     @classmethod
     def from_fused(cls, fused: Attention) -> Self:
-        """The head-by-head form of `fused`, with copies of its weights."""
+        """The head-by-head form of `fused`, with copies of its weights.
+
+        ValueError where queries and keys are normalised or know of positions: this form does not.
+        """
+        if fused.qk_norm or type(fused.rel_pos) is not AttentionPositions:
+            raise ValueError(
+                "[HeadwiseAttention] expected attention without QK-norm and positions of its own, "
+                f"got {type(fused.rel_pos).__name__} and qk_norm={fused.qk_norm}"
+            )
         dim = fused.proj.weight.shape[0]
         split = cls(dim, fused.num_heads, qkv_bias=fused.qkv.bias is not None)
         state = {f"proj.{name}": array for name, array in fused.proj.state_dict().items()}

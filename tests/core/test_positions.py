@@ -15,7 +15,7 @@ from tolerances import assert_close, assert_same_bits
 from numpyvit import Tensor, gradients, load_pretrained
 from numpyvit.check import check_op
 from numpyvit.models import Labelling, VisionTransformer, ViTConfig, load_model, save_model
-from numpyvit.nn import RelativeBias, Rotary, SincosPositions, sincos_positions
+from numpyvit.nn import HeadwiseAttention, RelativeBias, Rotary, SincosPositions, sincos_positions
 from numpyvit.ops.windows import relative_bias
 from numpyvit.weights import resize_bias_table, resized
 
@@ -217,6 +217,11 @@ def test_a_frozen_table_costs_no_gradient() -> None:
         table.requires_grad = False
     (found,) = gradients(model(pictures()).sum(), [weight])
     assert_same_bits(found, expected)
+
+
+def test_attention_that_knows_of_positions_has_no_headwise_form() -> None:
+    with pytest.raises(ValueError, match="got Rotary and qk_norm=False"):
+        HeadwiseAttention.from_fused(built("rotary").blocks[0].attn)
 
 
 def test_constants_are_made_once_for_a_precision() -> None:
