@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 from numpy.random import Generator, default_rng
 
+from numpyvit import functional
 from numpyvit.backend import Array
 from numpyvit.models.base import ImageModel, ModelConfig
 from numpyvit.nn import (
@@ -29,7 +30,6 @@ from numpyvit.nn import (
     check_positive,
     inverse_order,
     merging_order,
-    rearrange,
 )
 from numpyvit.tensor import Tensor
 
@@ -238,12 +238,16 @@ class SwinStage(Module):
             if self.merges and number == 0:
                 x = self.downsample(x, move)
             elif move is not None:
-                x = rearrange(x, move)
+                x = functional.rearrange(x, move)
             x = block(x, maps)
             if hidden_states is not None:
-                rows = x if back is None else rearrange(x, back)
+                rows = x if back is None else functional.rearrange(x, back)
                 hidden_states.append(rows)  # what follows reads it, so that gradients reach it
-                x = rows if back is None else rearrange(rows, inverse_order(back, len(back)))
+                x = (
+                    rows
+                    if back is None
+                    else functional.rearrange(rows, inverse_order(back, len(back)))
+                )
         return x
 
 
@@ -311,7 +315,7 @@ class SwinTransformer(ImageModel):
         for stage in self.layers:
             x = stage(x, maps, hidden_states)
         tokens, back = self.norm(x), self.layers[-1].ways_back[-1]
-        tokens = tokens if back is None else rearrange(tokens, back)
+        tokens = tokens if back is None else functional.rearrange(tokens, back)
         return tokens if keep is None else tokens[:, :keep]
 
     def forward_pooled(self, tokens: Tensor) -> Tensor:

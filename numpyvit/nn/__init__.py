@@ -66,7 +66,6 @@ from numpyvit.nn.window import (
     Windows,
     inverse_order,
     merging_order,
-    rearrange,
 )
 
 __all__ = [
@@ -130,7 +129,6 @@ __all__ = [
     "init",
     "inverse_order",
     "merging_order",
-    "rearrange",
     "sincos_positions",
     "use_generator",
 ]

@@ -9,15 +9,13 @@ from typing import Any, NamedTuple, Self
 import numpy
 from numpy.random import Generator
 
+from numpyvit import functional
 from numpyvit.backend import suggest
 from numpyvit.nn.attention import Attention
 from numpyvit.nn.basic import check_positive
 from numpyvit.nn.randomness import current_generator
-from numpyvit.ops import local_attention as ops
 from numpyvit.ops.local_attention import FORBIDDEN, Tile
-from numpyvit.tensor import Tensor, differentiable
-
-local_attention = differentiable(ops.local_attention)
+from numpyvit.tensor import Tensor
 
 _TILE = 8  # patches along a side of a tile of neighbourhoods, where two of them are not enough
 
@@ -129,7 +127,7 @@ class LocalAttention(Attention):
         if maps is None and not self.qk_norm and bias is None:
             grid, tiles = self.locality.grid, self.locality.tiles
             qkv = self.rel_pos.turn(qkv, 2 * self.num_heads)
-            y = local_attention(qkv, self.num_heads, grid, tiles, p, rng)
+            y = functional.local_attention(qkv, self.num_heads, grid, tiles, p, rng)
         else:
             mask = self._mask(qkv, front)
             y = self._by_heads(qkv, mask if bias is None else bias + mask, maps, p, rng)

@@ -7,15 +7,12 @@ import functools
 import numpy
 from numpy.random import Generator, default_rng
 
-from numpyvit import functional
+from numpyvit import functional, ops
 from numpyvit.backend import Array, to_device
 from numpyvit.nn import init
 from numpyvit.nn.module import Module, Parameter
 from numpyvit.nn.patch import Pair, Size, as_pair
-from numpyvit.ops import windows as ops
-from numpyvit.tensor import Tensor, differentiable
-
-relative_bias = differentiable(ops.relative_bias)
+from numpyvit.tensor import Tensor
 
 
 class Positions:
@@ -144,7 +141,9 @@ class RelativeBias(AttentionPositions):
 
     def bias(self) -> Tensor | None:
         """(H, N, N)."""
-        return relative_bias(self.relative_position_bias_table, self.grid, self.num_prefix_tokens)
+        return functional.relative_bias(
+            self.relative_position_bias_table, self.grid, self.num_prefix_tokens
+        )
 
     def likeness(self) -> Array | None:
         """The bias between patches, (H, P, P)."""

@@ -15,16 +15,11 @@ from numpyvit.nn.attention import check_heads
 from numpyvit.nn.basic import Dropout, LayerNorm, Linear, check_positive
 from numpyvit.nn.module import Module, Parameter
 from numpyvit.nn.patch import PatchEmbed
-from numpyvit.nn.positions import relative_bias
 from numpyvit.nn.randomness import current_generator
-from numpyvit.ops import windows as ops
 from numpyvit.ops.windows import APART, inverse_order
-from numpyvit.tensor import Tensor, differentiable
+from numpyvit.tensor import Tensor
 
 Indices = Any  # an array of integers of NumPy
-
-rearrange = differentiable(ops.rearrange)
-window_attention = differentiable(ops.window_attention)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,18 +158,18 @@ class WindowAttention(Module):
                 f"[WindowAttention] expected {self.windows.grid} x {self.windows.grid} tokens, "
                 f"got {n}; build the model for the size of the images"
             )
-        places = rearrange(x, self.windows.order) if self.windows.is_padded else x
+        places = functional.rearrange(x, self.windows.order) if self.windows.is_padded else x
         qkv = self.qkv(places).reshape(b, self.windows.count, self.windows.size**2, -1)
         p = self.attention_drop.p if self.training else 0.0
         rng = current_generator() if p else None
-        bias = relative_bias(self.relative_position_bias_table, (self.windows.size,) * 2)
+        bias = functional.relative_bias(self.relative_position_bias_table, (self.windows.size,) * 2)
         if maps is None:
-            y = window_attention(qkv, bias, self.num_heads, self.windows.apart, p, rng)
+            y = functional.window_attention(qkv, bias, self.num_heads, self.windows.apart, p, rng)
         else:
             y = self._by_heads(qkv, bias, maps, p, rng)
         y = y.reshape(b, -1, dim)  # b w n d -> b (w n) d
         if self.windows.is_padded:
-            y = rearrange(y, self.windows.order_back)
+            y = functional.rearrange(y, self.windows.order_back)
         return self.proj_drop(self.proj(y if keep is None else y[:, :keep]))
 
     def _by_heads(
@@ -211,7 +206,7 @@ class PatchMerging(Module):
     def forward(self, x: Tensor, order: Indices) -> Tensor:
         """(B, N, dim) -> (B, M, 2*dim): `order` (M, 4) says which tokens, -1 for zeros."""
         b, _, dim = x.shape
-        together = rearrange(x, order.ravel()).reshape(b, len(order), 4 * dim)
+        together = functional.rearrange(x, order.ravel()).reshape(b, len(order), 4 * dim)
         return self.reduction(self.norm(together))
 
 

@@ -47,6 +47,8 @@ from numpyvit.ops.group_normalization import group_norm
 from numpyvit.ops.regularization import drop_path, dropout
 from numpyvit.ops.tiled_attention import TiledAttention as TiledAttention
 from numpyvit.ops.attention import attention, packed_attention
+from numpyvit.ops.windows import rearrange, relative_bias, window_attention
+from numpyvit.ops.local_attention import local_attention
 from numpyvit.ops.rotation import rotate
 from numpyvit.ops.convolution import conv2d
 from numpyvit.ops.loss import cross_entropy, mse
@@ -71,6 +73,7 @@ __all__ = [
     "index",
     "layer_norm",
     "linear",
+    "local_attention",
     "log",
     "log_softmax",
     "matmul",
@@ -85,6 +88,8 @@ __all__ = [
     "permute",
     "power",
     "quick_gelu",
+    "rearrange",
+    "relative_bias",
     "relu",
     "reshape",
     "rms_norm",
@@ -101,4 +106,5 @@ __all__ = [
     "tanh",
     "var",
     "where",
+    "window_attention",
 ]
