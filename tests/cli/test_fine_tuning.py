@@ -159,12 +159,8 @@ def test_options_that_do_not_go_together_are_refused(
     assert list(elsewhere.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "words", [("--tune", "head"), ("--image-size", 32), ("--set", "num_heads=2")]
-)
-def test_options_of_fine_tuning_need_weights(command, words):
-    message = command("train", *words).mistake()
-    assert message == f"expected --weights FILE with {words[0]}, got none"
+def test_tuning_needs_weights(command):
+    assert "expected --weights FILE with --tune" in command("train", "--tune", "head").mistake()
 
 
 def test_fine_tuning_needs_pictures_to_be_named(command, weights):
