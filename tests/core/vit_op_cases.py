@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from core import naive
 from core.op_cases import BASIC_CASES, Case, also, constant, normal
+from core.window_op_cases import CASES as WINDOW_CASES
 
 
 def _f(torch: Any) -> Any:
@@ -482,4 +483,5 @@ CASES = [
     *_rotations(),
     *_convolutions(),
     *_losses(),
+    *WINDOW_CASES,
 ]
