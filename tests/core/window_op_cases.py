@@ -112,10 +112,8 @@ def _windows() -> list[Case]:
 
     draw, two = normal((2, 3, 4, 12), (2, 4, 4)), {"num_heads": 2}
     return [
-        Case("window_attention", "windows", draw, oracle, torch, {"num_heads": 2}),
-        Case(
-            "window_attention", "some apart", draw, oracle, torch, {"num_heads": 2, "apart": apart}
-        ),
+        Case("window_attention", "windows", draw, oracle, torch, two),
+        Case("window_attention", "some apart", draw, oracle, torch, {**two, "apart": apart}),
         Case(
             "window_attention",
             "one head, one window",
