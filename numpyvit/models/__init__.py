@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numpyvit.models.base import ImageModel, ModelConfig, ViTOutput
+from numpyvit.models.base import ImageModel, ModelConfig, ViTOutput, check_kinds
 from numpyvit.models.config import ViTConfig
 from numpyvit.models import components
 from numpyvit.models import costs
@@ -57,6 +57,7 @@ __all__ = [
     "ViTOutput",
     "VisionTransformer",
     "build_model",
+    "check_kinds",
     "components",
     "config_from_dict",
     "cosine_filters",

@@ -19,8 +19,10 @@ _KINDS: dict[str, tuple[str, Any]] = {
     "Size": ("a whole number, or height and width,", numbers.Integral),
     "float": ("a finite number", numbers.Real),
     "bool": ("True or False", bool),
-    "str": ("a name", str),
+    "str": ("a text", str),
     "tuple[int, ...]": ("whole numbers, one a stage,", numbers.Integral),
+    "tuple[float, ...]": ("finite numbers, one a channel,", numbers.Real),
+    "dict[str, Any]": ("fields", dict),
 }
 # The first parts of the names of all parameters before the blocks.
 _BEFORE_BLOCKS = ("cls_token", "dist_token", "reg_token", "pos_embed", "patch_embed", "norm_pre")
@@ -61,17 +63,6 @@ class ModelConfig:
         """What `to_dict` gave; TypeError or ValueError for anything else."""
         return cls(**fields)
 
-    def _check_types(self) -> None:
-        # By the annotation: bool is a kind of int, and JSON does not tell 4 from 4.0 reliably.
-        for field in dataclasses.fields(self):
-            meaning, kind = _KINDS[str(field.type)]
-            value = getattr(self, field.name)
-            values = _values(value, str(field.type))
-            if not values or not all(_is(each, kind) for each in values):
-                raise ValueError(
-                    f"[{type(self).__name__}] expected {meaning} as {field.name}, got {value!r:.80}"
-                )
-
     def _check_shares(self, names: Iterable[str]) -> None:
         for name in names:
             if not 0 <= (value := getattr(self, name)) < 1:
@@ -96,6 +87,26 @@ class ModelConfig:
                 raise ValueError(
                     f"[{type(self).__name__}] unknown {name} {value!r}; {suggest(value, known)}"
                 )
+
+
+def check_kinds(record: Any, *classes: type) -> None:
+    """Refuse fields of a dataclass that are not of the kinds that their annotations name.
+
+    `classes` are those of the annotations that are no plain kinds. Raises ValueError.
+    """
+    # By the annotation: bool is a kind of int, and JSON does not tell 4 from 4.0 reliably.
+    kinds = _KINDS | {kind.__name__: (f"a {kind.__name__}", kind) for kind in classes}
+    for field in dataclasses.fields(record):
+        annotation, _, optional = str(field.type).partition(" | ")
+        meaning, kind = kinds[annotation]
+        value = getattr(record, field.name)
+        values = _values(value, annotation)
+        if (value is not None or not optional) and not (
+            values and all(_is(each, kind) for each in values)
+        ):
+            raise ValueError(
+                f"[{type(record).__name__}] expected {meaning} as {field.name}, got {value!r:.80}"
+            )
 
 
 def _values(value: Any, annotation: str) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Self
 
-from numpyvit.models.base import ModelConfig
+from numpyvit.models.base import ModelConfig, check_kinds
 from numpyvit.nn import activation, check_heads, check_positive
 from numpyvit.nn.patch import Pair, Size, as_pair
 
@@ -89,7 +89,7 @@ class ViTConfig(ModelConfig):
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size"):
             object.__setattr__(self, name, _shortest(getattr(self, name)))
-        self._check_types()
+        check_kinds(self)
         check_positive(
             "ViTConfig",
             image_size=min(self.image_shape),
