@@ -342,7 +342,7 @@ def test_images_of_another_dtype_are_refused(kind: str) -> None:
         ({"mlp_ratio": "4"}, "expected a finite number as mlp_ratio, got '4'"),
         ({"mlp_ratio": float("inf")}, "expected a finite number as mlp_ratio, got inf"),
         ({"qkv_bias": 1}, "expected True or False as qkv_bias, got 1"),
-        ({"activation": ["gelu"]}, "expected a name as activation"),
+        ({"activation": ["gelu"]}, "expected a text as activation"),
         ({"embed_dim": -8}, "'dim' must be positive but got -8"),
         ({"num_heads": 0}, "'num_heads' must be positive but got 0"),
         ({"num_classes": -1}, "expected num_classes >= 0, got -1"),
