@@ -5,6 +5,7 @@ python tools/write_recipes.py
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from write_results import replace_between
@@ -30,4 +31,5 @@ def recipes_table() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(replace_between(PAGE.read_text(), "recipes", recipes_table()))
