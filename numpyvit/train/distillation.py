@@ -10,7 +10,7 @@ import numpy
 from numpyvit import functional
 from numpyvit.backend import Array, array_module, suggest, to_device, to_numpy
 from numpyvit.data.resample import resize_images
-from numpyvit.models import ImageModel, Labelling
+from numpyvit.models import ImageModel, Labelling, check_kinds
 from numpyvit.tensor import Tensor, no_grad
 from numpyvit.train.objectives import Classification, count_correct
 from numpyvit.weights import Pretrained, load_pretrained
@@ -23,9 +23,9 @@ class Teaching:
     """Who teaches, and how: "hard" by its answers, "soft" by its probabilities at a `temperature`.
 
     `weights` is a file or a run folder, of any model that `load_pretrained` opens; `sha256` tells
-    whether they are still the same. `share` of the loss is the teacher's, the rest the labels'.
-    Raises ValueError for an unknown kind, a temperature that is not positive, and a share outside
-    [0, 1].
+    whether they are still the same: without it a process reads them once. `share` of the loss is
+    the teacher's, the rest the labels'. Raises ValueError for what is of another kind, an unknown
+    `kind`, a temperature that is not positive, and a share outside [0, 1].
     """
 
     weights: str
@@ -35,9 +35,10 @@ class Teaching:
     share: float = 0.5
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.kind not in KINDS:
             raise ValueError(f"[Teaching] unknown kind {self.kind!r}; {suggest(self.kind, KINDS)}")
-        if not 0 < self.temperature < float("inf"):
+        if self.temperature <= 0:
             raise ValueError(f"[Teaching] expected a temperature > 0, got {self.temperature}")
         if not 0 <= self.share <= 1:
             raise ValueError(f"[Teaching] expected 0 <= share <= 1, got {self.share}")
@@ -78,16 +79,23 @@ class Distillation(Classification):
 
     def teacher(self, student: ImageModel) -> Teacher:
         """The teacher for a `student`, opened once; ValueError where it does not fit."""
-        return _opened(self.teaching.weights, self.labelling, str(student.dtype), student.device)
+        teaching, like = self.teaching, (str(student.dtype), student.device)
+        return _opened(teaching.weights, teaching.sha256, self.labelling, *like)
 
 
 class Teacher:
     """A trained model that answers about images as a student gets them: its sizes, its classes.
 
-    Raises ValueError where it does not know all of the student's classes.
+    Raises ValueError where it does not know all of the student's classes, and where its images
+    have other channels.
     """
 
     def __init__(self, found: Pretrained, labelling: Labelling) -> None:
+        if (channels := found.model.config.in_channels) != len(labelling.mean):
+            raise ValueError(
+                f"[Distillation] expected a teacher of images of {len(labelling.mean)} channels, "
+                f"got one of {channels}; train it on the same data"
+            )
         self.model = found.model.eval()
         self.classes = _classes(found.labelling.class_names, labelling.class_names)
         shape = (-1, 1, 1)
@@ -120,7 +128,10 @@ def _classes(known: tuple[str, ...], wanted: tuple[str, ...]) -> list[int]:
 
 
 @functools.lru_cache(maxsize=2)
-def _opened(weights: str, labelling: Labelling, dtype: str, device: str) -> Teacher:
+def _opened(
+    weights: str, sha256: str | None, labelling: Labelling, dtype: str, device: str
+) -> Teacher:
+    """What is kept belongs to these weights (`sha256`), not to what was at their path before."""
     found = load_pretrained(weights, dtype=dtype)
     found.model.to(device=device)
     return Teacher(found, labelling)

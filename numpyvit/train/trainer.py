@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -93,11 +94,13 @@ class Trainer:
                 f"[train] expected no teacher for {self.config.model}, which learns no classes; "
                 "leave it out"
             )
-        if teaching.sha256 not in (None, fingerprint(teaching.weights)):
+        sha256 = fingerprint(teaching.weights)
+        if teaching.sha256 not in (None, sha256):
             raise ValueError(
                 f"[train] expected the teacher that the run was set up with, but "
                 f"{teaching.weights} has changed; put it back, or start another run"
             )
+        teaching = dataclasses.replace(teaching, sha256=sha256)
         objective = Distillation(smoothing, teaching=teaching, labelling=self.labelling)
         objective.teacher(self.model)
         return objective

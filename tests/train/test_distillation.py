@@ -9,10 +9,21 @@ import pytest
 import torch
 from tolerances import as_numpy, assert_close, assert_same_bits
 from torch.nn import functional as torch_functional
+from train import tiny
 
+from numpyvit.data import ArrayDataset
 from numpyvit.models import Labelling, VisionTransformer, ViTConfig, save_model
 from numpyvit.tensor import Tensor, gradients, no_grad
-from numpyvit.train import Distillation, RunConfig, Teaching, WorkerPool, set_gradients
+from numpyvit.train import (
+    Distillation,
+    Recipe,
+    RunConfig,
+    RunFolder,
+    Teaching,
+    Trainer,
+    WorkerPool,
+    set_gradients,
+)
 
 CONFIG = ViTConfig(
     image_size=8,
@@ -140,12 +151,40 @@ def test_a_teacher_without_the_classes_is_refused(teacher):
         objective.teacher(model_of(CONFIG))
 
 
+def test_a_teacher_of_images_with_other_channels_is_refused(teacher):
+    path, _ = teacher()
+    grey = dataclasses.replace(LABELLING, mean=(0.5,), std=(0.5,))
+    objective = Distillation(teaching=Teaching(weights=path), labelling=grey)
+    with pytest.raises(ValueError, match="teacher of images of 1 channels, got one of 3"):
+        objective.teacher(model_of(CONFIG.replace(in_channels=1)))
+
+
+def test_a_teacher_that_was_trained_again_is_read_again(teacher, batch, tmp_path, monkeypatch):
+    monkeypatch.setitem(tiny.VARIANTS, tiny.NAME, CONFIG)
+    data = [ArrayDataset(np.zeros((3, 3, 8, 8), np.uint8), np.arange(3), NAMES)] * 2
+    answers = []
+    for number, changes in enumerate(({}, {"depth": 1})):
+        path, its_model = teacher(**changes)
+        config = RunConfig(
+            model=tiny.NAME,
+            recipe=Recipe(batch_size=3, mean=LABELLING.mean, std=LABELLING.std),
+            teaching=Teaching(weights=path),
+        )
+        trainer = Trainer(config, RunFolder(tmp_path / str(number)), *data, workers=1)
+        found = trainer.objective.teacher(model_of(CONFIG)).logits(batch[0])
+        assert_close(found, its_logits(its_model, batch[0]))
+        answers.append(found)
+    assert not np.array_equal(*answers)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"kind": "har"}, r"unknown kind 'har'; did you mean 'hard'"),
         ({"temperature": 0}, r"expected a temperature > 0, got 0"),
         ({"share": 1.5}, r"expected 0 <= share <= 1, got 1.5"),
+        ({"temperature": "3"}, r"expected a finite number as temperature, got '3'"),
+        ({"sha256": 3}, r"expected a text as sha256, got 3"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
