@@ -32,7 +32,8 @@ class Loader:
     `mixing(images, labels, rng)` comes last and gives the images and the labels of the batch: with
     `Mixing` the labels are probabilities (B, classes). With `repeats` of R each picture of an epoch
     stands R times in a row, every time transformed anew, and an epoch of unchanged length shows
-    one picture in R (repeated augmentation: Hoffer et al. 2020, in epochs as DeiT counts them).
+    one picture in R (repeated augmentation: Hoffer et al. 2020, in epochs as DeiT counts them);
+    without `shuffle` those would always be the same, and that is refused.
 
     Raises ValueError for a batch larger than the data and for settings out of range.
     """
@@ -62,6 +63,8 @@ class Loader:
             )
         if repeats < 1:
             raise ValueError(f"[Loader] expected repeats of at least 1, got {repeats}")
+        if repeats > 1 and not shuffle:
+            raise ValueError(f"[Loader] expected shuffle=True with repeats={repeats}, got False")
         self.dataset = dataset
         self.batch_size = batch_size
         self.transform = transform

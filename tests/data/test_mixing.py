@@ -215,3 +215,5 @@ def test_repeated_pictures_stand_in_a_row_and_the_epoch_keeps_its_length(rng):
     assert not np.array_equal(first[0], first[1])
     with pytest.raises(ValueError, match="repeats of at least 1, got 0"):
         Loader(ArrayDataset(images, np.arange(23)), 5, repeats=0)
+    with pytest.raises(ValueError, match="shuffle=True with repeats=3, got False"):
+        Loader(ArrayDataset(images, np.arange(23)), 5, repeats=3, shuffle=False)
