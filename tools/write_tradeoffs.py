@@ -54,9 +54,9 @@ IMAGES = ROOT / "docs" / "images"
 QUANTILE = 0.1
 BATCH, ROUNDS = 32, 31  # images at a time on one thread, and turns, when times are taken
 IMPORTANCE_IMAGES = 2000  # of the training images
-TRAINING_STEPS, TRAINING_BATCH, LEARNING_RATE = 200, 128, 1e-3  # after pruning
+TRAINING_STEPS, TRAINING_BATCH, LEARNING_RATE = 100, 128, 1e-3  # after pruning
 
-TRAINED = "together, then trained for 200 steps"
+TRAINED = "together, then trained for 100 steps"
 
 Make = Callable[["Laboratory"], VisionTransformer]
 Row = dict[str, Any]
@@ -260,7 +260,7 @@ def weight_cases() -> Iterator[Case]:
         yield Case(
             "weights", "layer by layer", sparsity, lambda lab, s=sparsity: pruned(lab, s, True)
         )
-    for sparsity in (0.8, 0.6):
+    for sparsity in (0.6, 0.4):
         yield Case(
             "weights",
             TRAINED,
