@@ -8,6 +8,7 @@ import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
+import numpy
 from numpy.random import Generator
 
 from numpyvit.backend import Array, suggest
@@ -89,17 +90,26 @@ class ModelConfig:
                 )
 
 
+def shortest(size: Any) -> Any:
+    """A size as one number where it is square; lists, as JSON has them, become tuples."""
+    size = tuple(size) if isinstance(size, list) else size
+    square = isinstance(size, tuple) and len(size) == 2 and size[0] == size[1]
+    return size[0] if square else size
+
+
 def check_kinds(record: Any, *classes: type) -> None:
     """Refuse fields of a dataclass that are not of the kinds that their annotations name.
 
-    `classes` are those of the annotations that are no plain kinds. Raises ValueError.
+    `classes` are those of the annotations that are no plain kinds. NumPy's numbers become Python's.
+    Raises ValueError.
     """
     # By the annotation: bool is a kind of int, and JSON does not tell 4 from 4.0 reliably.
     kinds = _KINDS | {kind.__name__: (f"a {kind.__name__}", kind) for kind in classes}
     for field in dataclasses.fields(record):
         annotation, _, optional = str(field.type).partition(" | ")
         meaning, kind = kinds[annotation]
-        value = getattr(record, field.name)
+        value = _plain(getattr(record, field.name))
+        object.__setattr__(record, field.name, value)
         values = _values(value, annotation)
         if (value is not None or not optional) and not (
             values and all(_is(each, kind) for each in values)
@@ -107,6 +117,13 @@ def check_kinds(record: Any, *classes: type) -> None:
             raise ValueError(
                 f"[{type(record).__name__}] expected {meaning} as {field.name}, got {value!r:.80}"
             )
+
+
+def _plain(value: Any) -> Any:
+    """Python's own number for one of NumPy, which JSON cannot hold."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, numpy.generic) else value
 
 
 def _values(value: Any, annotation: str) -> tuple[Any, ...]:
@@ -235,6 +252,16 @@ class ImageModel(Module):
     def device(self) -> str:
         """Where the parameters are: "cpu" or "cuda"."""
         return self.patch_embed.proj.weight.device
+
+    def empty_as(self, dtype: Any) -> None:
+        """Parameters of a float type that are zeros without memory: what is loaded replaces them.
+
+        See `init.undrawn`.
+        """
+        for parameter in self.parameters():
+            if parameter.dtype != dtype:
+                parameter.data = numpy.broadcast_to(numpy.zeros((), dtype), parameter.shape)
+                parameter.requires_grad = parameter.requires_grad  # the leaf learns its new dtype
 
     def _start(self, rng: Generator) -> None:
         """Starting values of the models in timm: weights truncated normal 0.02, biases 0."""

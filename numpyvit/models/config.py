@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Self
 
-from numpyvit.models.base import ModelConfig, check_kinds
+from numpyvit.models.base import ModelConfig, check_kinds, shortest
 from numpyvit.nn import activation, check_heads, check_positive
 from numpyvit.nn.patch import Pair, Size, as_pair
 
@@ -88,7 +88,7 @@ class ViTConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size"):
-            object.__setattr__(self, name, _shortest(getattr(self, name)))
+            object.__setattr__(self, name, shortest(getattr(self, name)))
         check_kinds(self)
         check_positive(
             "ViTConfig",
@@ -126,16 +126,25 @@ class ViTConfig(ModelConfig):
 
     def _check_tokens(self) -> None:
         needs = {
-            f"pooling={self.pooling!r}": self.pooling in ("token", "token_avg"),
-            "distillation_token=True": self.distillation_token,
+            f"pooling={self.pooling!r}": (self.pooling in ("token", "token_avg"), "pooling='avg'"),
+            "distillation_token=True": (self.distillation_token, "distillation_token=False"),
         }
-        for option, needs_it in needs.items():
+        for option, (needs_it, instead) in needs.items():
             if needs_it and not self.class_token:
-                raise ValueError(f"[ViTConfig] expected class_token=True with {option}, got False")
+                raise ValueError(
+                    f"[ViTConfig] expected class_token=True with {option}, got False; take "
+                    f"{instead} without a class token"
+                )
         if self.distillation_head and not self.distillation_token:
             raise ValueError(
                 "[ViTConfig] expected distillation_token=True with distillation_head=True, got "
                 "False"
+            )
+        if self.distillation_head and not self.num_classes and self.num_features != self.embed_dim:
+            raise ValueError(
+                "[ViTConfig] expected classes for the two heads, or features of one width for "
+                f"their mean, got {self.num_features} and {self.embed_dim}; take "
+                "distillation_head=False"
             )
 
     @property
@@ -197,10 +206,3 @@ class ViTConfig(ModelConfig):
     def for_classes(self, num_classes: int, **changes: Any) -> Self:
         """The same model with heads for other classes; no hidden layer stands in front of them."""
         return self.replace(num_classes=num_classes, pre_logits=0, **changes)
-
-
-def _shortest(size: Any) -> Any:
-    """A size as one number where it is square; lists, as JSON has them, become tuples."""
-    size = tuple(size) if isinstance(size, list) else size
-    square = isinstance(size, tuple) and len(size) == 2 and size[0] == size[1]
-    return size[0] if square else size

@@ -23,7 +23,7 @@ def count_vit_multiply_adds(config: ViTConfig) -> int:
     blocks = config.depth * count_block_multiply_adds(config, config.num_tokens)
     with init.undrawn():
         embedding = STEMS[config.stem](config, default_rng()).multiply_adds
-    heads = config.num_features * config.num_classes * (1 + config.distillation_head)
+    heads = (config.num_features + d * config.distillation_head) * config.num_classes
     if config.pooling == "map":
         heads += p * 2 * d * d + 2 * p * d + 2 * d * d + 2 * d * m
     elif config.pooling == "score":

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from collections.abc import Mapping
 from typing import Any, Self
 
 from numpyvit.backend import suggest
-from numpyvit.models.base import ModelConfig
+from numpyvit.models.base import ModelConfig, check_kinds
 from numpyvit.models.config import ViTConfig
 from numpyvit.models.costs import count_block_multiply_adds
 
@@ -46,6 +45,7 @@ class MAEConfig(ModelConfig):
     norm_pix: bool = True
 
     def __post_init__(self) -> None:
+        check_kinds(self, ViTConfig)
         for name, wanted in _ENCODER.items():
             if (value := getattr(self.encoder, name)) != wanted:
                 raise ValueError(
@@ -60,15 +60,11 @@ class MAEConfig(ModelConfig):
                 raise ValueError(
                     f"[MAEConfig] expected widths that 4 divides, for the positions, got {width}"
                 )
-        ratio: Any = self.mask_ratio
-        fits = isinstance(ratio, numbers.Real) and 0 < float(ratio) < 1
-        if not fits or not 0 < self.num_visible < self.num_patches:
+        if not 0 < self.num_visible < self.num_patches:
             raise ValueError(
                 f"[MAEConfig] expected a mask_ratio that hides some of {self.num_patches} patches "
-                f"and not all, got {ratio!r}"
+                f"and not all, got {self.mask_ratio}"
             )
-        if not isinstance(self.norm_pix, bool):
-            raise ValueError(f"[MAEConfig] expected True or False as norm_pix, got {self.norm_pix}")
 
     @property
     def decoder(self) -> ViTConfig:

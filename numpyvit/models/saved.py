@@ -104,6 +104,7 @@ def save_model(
 def load_model(path: str | os.PathLike[str]) -> SavedModel:
     """Read a model that `save_model` wrote: a checkpoint of a run, or the package's own weights.
 
+    It computes in the float type that it was saved in, float32 or float64.
     Raises FileNotFoundError, and ValueError for a file of another kind or weights that do not fit.
     """
     archive = read_archive(path)
@@ -125,6 +126,8 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
         ) from error
     with init.undrawn():
         model = build_model(config).eval()
+    if any(array.dtype == "float64" for array in weights.values()):
+        model.empty_as("float64")
     model.load_state_dict(weights, assign=True)
     return SavedModel(name, model, labelling, archive, preprocessing)
 

@@ -12,7 +12,7 @@ from numpy.random import Generator, default_rng
 
 from numpyvit import functional
 from numpyvit.backend import Array
-from numpyvit.models.base import ImageModel, ModelConfig, check_kinds
+from numpyvit.models.base import ImageModel, ModelConfig, check_kinds, shortest
 from numpyvit.nn import (
     Block,
     Dropout,
@@ -95,6 +95,8 @@ class SwinConfig(ModelConfig):
         for name in ("depths", "num_heads"):  # JSON has lists
             value = getattr(self, name)
             object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+        for name in ("image_size", "patch_size"):
+            object.__setattr__(self, name, shortest(getattr(self, name)))
         check_kinds(self)
         check_positive(
             "SwinConfig",

@@ -62,7 +62,7 @@ def assemble(parts: Parts, config: Any, *, new_head: bool, seed: int, dtype: str
     _check_blocks(parts, config)
     with init.undrawn():
         model = build_model(config).eval()
-    _set_dtype(model, wanted)
+    model.empty_as(wanted)
     own = {name: parameter.shape for name, parameter in model.named_parameters()}
     if new_head:
         for name in [name for name in parts.entries if name.startswith(model.head_names)]:
@@ -108,14 +108,6 @@ def _check_blocks(parts: Parts, config: Any) -> None:
             f"[load_pretrained] expected {config.depth} blocks in {parts.where}, as its record or "
             f"an option says, got {count}; give the whole file"
         )
-
-
-def _set_dtype(model: ImageModel, wanted: numpy.dtype[Any]) -> None:
-    """Make the (undrawn) parameters of another type without giving them memory."""
-    for parameter in model.parameters():
-        if parameter.dtype != wanted:
-            parameter.data = numpy.broadcast_to(wanted.type(0), parameter.shape)
-            parameter.requires_grad = parameter.requires_grad  # the leaf learns its new dtype
 
 
 def _new_head(shapes: Mapping[str, tuple[int, ...]], seed: int, dtype: str) -> dict[str, Array]:

@@ -221,14 +221,15 @@ def test_models_with_packaged_weights_are_named_where_others_have_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("numpyvit.models.archive._PACKAGED", tmp_path)
-    model = create_model("vit_cifar_patch4_32", depth=1, seed=5)
+    model = create_model("vit_cifar_patch4_32", seed=5)
     write_archive(tmp_path / "vit_cifar_patch4_32.npz", model.state_dict(), {})
     with pytest.raises(ValueError, match=r"\(vit_cifar_patch4_32\), got 'vit_tiny_patch16_224'"):
         packaged_archive("vit_tiny_patch16_224")
-    loaded = variants.create_model("vit_cifar_patch4_32", pretrained=True, depth=1)
+    loaded = variants.create_model("vit_cifar_patch4_32", pretrained=True, dropout=0.3)
     assert_same_bits(loaded.head.weight, model.head.weight)
-    with pytest.raises(ValueError, match="the weights do not fit the model"):
-        create_model("vit_cifar_patch4_32", pretrained=True, depth=1, num_classes=7)
+    for changes in ({"pooling": "avg"}, {"activation": "relu"}, {"num_classes": 7}):
+        with pytest.raises(ValueError, match="the weights are of vit_cifar_patch4_32 as it is"):
+            create_model("vit_cifar_patch4_32", pretrained=True, **changes)
 
 
 def test_writing_into_a_missing_folder_names_the_folder(tmp_path: Path) -> None:
@@ -240,6 +241,15 @@ def saved_model(path: Path, **settings: Any) -> Path:
     model = create_model("vit_cifar_patch4_32", depth=1, num_classes=2)
     save_model(path, "vit_cifar_patch4_32", model, Labelling(class_names=("a", "b")), **settings)
     return path
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_saved_model_keeps_its_float_type(tmp_path: Path, dtype: str) -> None:
+    model = create_model("vit_cifar_patch4_32", depth=1, num_classes=2).to(dtype).eval()
+    save_model(tmp_path / "model.npz", "tiny", model, Labelling(class_names=("a", "b")))
+    loaded, images = load_model(tmp_path / "model.npz").model, np.ones((1, 3, 32, 32), dtype)
+    assert loaded.dtype == dtype
+    assert_same_bits(loaded(images), model(images))
 
 
 def test_the_preprocessing_of_a_model_is_kept_beside_it(tmp_path: Path) -> None:

@@ -139,6 +139,8 @@ def test_multiply_adds_of_the_other_parts_are_counted_too(
     "options",
     [
         {"distillation_token": True, "distillation_head": True},
+        {"distillation_token": True, "distillation_head": True, "pooling": "token_avg"},
+        {"distillation_token": True, "distillation_head": True, "pre_logits": 13},
         {"class_token": False, "num_registers": 2, "pooling": "map"},
         {"pooling": "token_avg", "pre_logits": 7, "head_norm": True},
         {"qk_norm": True, "layer_scale": 0.1, "num_classes": 0},

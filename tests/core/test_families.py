@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,29 @@ def test_every_model_says_which_layer_a_parameter_is_of(name):
     blocks = [layer for layer in layers if 0 < layer <= depth]
     assert blocks == sorted(blocks)
     assert np.dtype(model.dtype) == np.float32
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_size": np.int64(64)},
+        {"patch_size": (np.int32(4), np.int32(8)), "mlp_ratio": np.float32(2)},
+        {"image_size": [16, np.int64(32)]},
+    ],
+)
+def test_numbers_of_numpy_become_those_that_json_can_hold(changes):
+    config = VARIANTS["vit_cifar_patch4_32"].replace(**changes)
+    assert config_from_dict("vit", json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_numbers_of_numpy_become_those_that_json_can_hold_in_every_family():
+    for name, changes in {
+        "swin_cifar_patch2_32": {"depths": (np.int64(2), 2), "drop_path": np.float64(0.1)},
+        "mae_vit_cifar_patch4_32": {"mask_ratio": np.float32(0.5), "decoder_depth": np.int64(1)},
+    }.items():
+        config = VARIANTS[name].replace(**changes)
+        again = json.loads(json.dumps(config.to_dict()))
+        assert config_from_dict(family_of(config), again) == config
 
 
 def test_a_model_for_other_classes_has_a_head_for_them():

@@ -310,6 +310,13 @@ def test_a_config_survives_json() -> None:
     assert SwinConfig(**json.loads(json.dumps(SMALL.to_dict()))) == SMALL
 
 
+def test_equal_sides_are_one_number_as_for_a_vit() -> None:
+    for pair in ((24, 24), [24, 24]):
+        assert SMALL.replace(image_size=pair) == SMALL.replace(image_size=24)
+    with pytest.raises(ValueError, match="a whole number as image_size"):
+        SMALL.replace(image_size=(24, 32))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

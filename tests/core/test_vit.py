@@ -359,6 +359,13 @@ def test_images_of_another_dtype_are_refused(kind: str) -> None:
             "expected class_token=True with distillation_token=True",
         ),
         ({"distillation_head": True}, "expected distillation_token=True with distillation_head"),
+        *(
+            (
+                {"distillation_token": True, "distillation_head": True, "num_classes": 0, **more},
+                f"features of one width for their mean, got {width} and 768",
+            )
+            for more, width in (({"pooling": "token_avg"}, 1536), ({"pre_logits": 8}, 8))
+        ),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(options: Any, message: str) -> None:
