@@ -122,9 +122,13 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
 def suggest(name: str, choices: Iterable[str]) -> str:
     """A phrase for error messages: the choice nearest to `name`, then all of them."""
     known = list(choices)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return f"{hint}known: {', '.join(known)}"
+    return f"{nearest(name, known)}known: {', '.join(known)}"
+
+
+def nearest(name: str, choices: Iterable[str], count: int = 1) -> str:
+    """A question for error messages: up to `count` choices that are near `name`; "" for none."""
+    near = difflib.get_close_matches(name, list(choices), n=count, cutoff=0.6)
+    return f"did you mean {' or '.join(map(repr, near))}? " if near else ""
 
 
 def _cupy_with_a_gpu() -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from numpyvit.backend import suggest
+from numpyvit.backend import nearest
 from numpyvit.cli import errors, output, parsing
 from numpyvit.models import (
     VARIANTS,
@@ -42,7 +42,10 @@ def run(args: argparse.Namespace) -> int:
     """Print the table on stdout."""
     names = list_models(args.pattern)
     if not names:
-        raise ValueError(f"no model is called {args.pattern!r}; {suggest(args.pattern, VARIANTS)}")
+        near = nearest(args.pattern, VARIANTS, 3)
+        raise ValueError(
+            f"no model is called {args.pattern!r}; {near}without a name all are listed"
+        )
     if args.json:
         output.print_json(
             [

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.random import default_rng
 
-from numpyvit.backend import suggest
+from numpyvit.backend import nearest
 from numpyvit.models.archive import packaged_archive, read_archive
 from numpyvit.models.config import ViTConfig
 from numpyvit.models.families import build_model
@@ -139,6 +139,10 @@ VARIANTS: dict[str, Any] = {
 }
 
 
+# What training alone does: a model's answers do not depend on it.
+RATES = ("dropout", "attention_dropout", "drop_path")
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """The names that `create_model` knows, those that match `pattern` ("vit_tiny*")."""
     return [name for name in VARIANTS if fnmatch.fnmatch(name, pattern)]
@@ -150,7 +154,10 @@ def model_config(name: str, **overrides: Any) -> Any:
     Raises ValueError, with the nearest name, for a name or a field that does not exist.
     """
     if name not in VARIANTS:
-        raise ValueError(f"[create_model] unknown model {name!r}; {suggest(name, VARIANTS)}")
+        near = nearest(name, VARIANTS, 3)
+        raise ValueError(
+            f"[create_model] unknown model {name!r}; {near}`numpyvit models` lists all"
+        )
     return VARIANTS[name].replace(**overrides)
 
 
@@ -159,11 +166,21 @@ def create_model(name: str, *, pretrained: bool = False, seed: int = 0, **overri
 
     `overrides` replace fields of its configuration: `create_model("vit_tiny_patch16_224",
     num_classes=10)`. With `pretrained=True` the weights that come with the package are loaded
-    (`vit_cifar_patch4_32` only, trained on CIFAR-10); ValueError where there are none or they do
-    not fit the overrides.
+    (`vit_cifar_patch4_32` only, trained on CIFAR-10); ValueError where there are none, and for
+    overrides that would make them those of another function.
     """
-    with init.undrawn() if pretrained else contextlib.nullcontext():
-        model = build_model(model_config(name, **overrides), rng=default_rng(seed))
+    config = model_config(name, **overrides)
     if pretrained:
-        model.load_state_dict(read_archive(packaged_archive(name)).weights(), assign=True)
+        weights = packaged_archive(name)
+        kept = config.replace(**{rate: getattr(VARIANTS[name], rate) for rate in RATES})
+        if kept != VARIANTS[name]:
+            raise ValueError(
+                f"[create_model] expected no more than {', '.join(RATES)} with pretrained=True, as "
+                f"the weights are of {name} as it is, got {', '.join(overrides)}; "
+                "load_pretrained(path, image_size=...) resizes, train --weights tunes"
+            )
+    with init.undrawn() if pretrained else contextlib.nullcontext():
+        model = build_model(config, rng=default_rng(seed))
+    if pretrained:
+        model.load_state_dict(read_archive(weights).weights(), assign=True)
     return model
