@@ -15,6 +15,8 @@ _MOST_LINES = 6
 _REPEATED = re.compile(r" \(cannot identify image file [^()]*\)")  # the path was named before
 _COMPONENT = re.compile(r"^\[\w[\w.]*\] ")  # what the library's own errors begin with
 
+_TEXT, _TRUTH = re.compile(r"\b(\w+)='(\w+)'"), re.compile(r"(?<=[ =])(True|False)\b")
+
 
 class UsageError(ValueError):
     """A command line that makes no sense, found only once the model's file was read."""
@@ -43,8 +45,10 @@ def describe(error: BaseException) -> str:
 def one_line(message: str) -> str:
     """`message` in one line, without the library's "[Component]" in front.
 
-    Of a long list in the middle of it only the beginning stays.
+    Of a long list in the middle of it only the beginning stays. Python's `name='text'` and
+    `name=True` become what --set takes.
     """
+    message = _TEXT.sub(r"\1=\2", _TRUTH.sub(lambda truth: truth[0].lower(), message))
     lines = [line.strip() for line in _COMPONENT.sub("", message).splitlines()]
     lines = [line for line in lines if line]
     if len(lines) > _MOST_LINES:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy
 
-from numpyvit.backend import suggest
+from numpyvit.backend import nearest, suggest
 from numpyvit.cli import errors, output, parsing
 from numpyvit.data import PREPROCESSINGS, Preprocessing
 from numpyvit.data.preprocessing import LARGEST_SIDE
@@ -126,8 +126,19 @@ def side(text: str) -> int:
     return pixels
 
 
-def setting(text: str) -> tuple[str, Any]:
-    """A field of a model's configuration, or "preprocessing", and its value: from "num_heads=6"."""
+def setting_of_model(text: str) -> tuple[str, Any]:
+    """The same for a model to train, of which every field can be set."""
+    fields = [
+        field.name for family in FAMILIES.values() for field in dataclasses.fields(family.config)
+    ]
+    return setting(text, [name for name in dict.fromkeys(fields) if name not in NOT_SET])
+
+
+def setting(text: str, known: Sequence[str] = SETTABLE) -> tuple[str, Any]:
+    """A field of a model's configuration, or "preprocessing", and its value: from "num_heads=6".
+
+    The `known` ones are offered instead of an unknown one.
+    """
     name, equals, value = text.partition("=")
     name = name.strip().replace("-", "_")
     name = INSPECTED.get(name, name)
@@ -140,10 +151,8 @@ def setting(text: str) -> tuple[str, Any]:
     if name in NOT_SET:
         raise argparse.ArgumentTypeError(f"{name} cannot be set: {NOT_SET[name]}")
     if name not in kinds:
-        near = suggest(name, kinds).partition("known: ")[0]
         raise argparse.ArgumentTypeError(
-            f"unknown field {name!r}; {near}known: {', '.join(SETTABLE)}; of a model to train, "
-            "all that its configuration has"
+            f"unknown field {name!r}; {nearest(name, kinds)}known: {', '.join(known)}"
         )
     if name == "preprocessing" and value.strip() not in PREPROCESSINGS:
         near = suggest(value.strip(), PREPROCESSINGS)

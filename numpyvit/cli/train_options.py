@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from numpyvit.backend import nearest
 from numpyvit.cli import errors, opening, output, parsing, run_data
 from numpyvit.models import VARIANTS, model_config
 from numpyvit.train import (
@@ -82,6 +84,9 @@ RECIPE_OPTIONS = (
     *(field for _, field, _, _ in REGULARIZATION),
 )
 
+# Those that change labels, or add to them.
+NEED_LABELS = ("label_smoothing", "mixup", "cutmix", "teacher")
+
 # Options that say how weights are used, by their names in the namespace.
 OPTIONS_OF_WEIGHTS = {"tune": "--tune"}
 
@@ -125,7 +130,7 @@ def add_options(parser: parsing.Parser) -> None:
         "--set",
         dest="settings",
         metavar="FIELD=VALUE",
-        type=opening.setting,
+        type=opening.setting_of_model,
         action="append",
         help="another part or size of the model, as in pooling=avg or depth=6 (docs/family.md); "
         "with --weights what --set of `numpyvit predict` is; can be repeated",
@@ -297,9 +302,21 @@ def configuration(args: argparse.Namespace, source: Pretrained | None = None) ->
         teaching=_teaching(args),
         **settings,
     )
-    if source is None:
-        config.named_model()
+    if source is None and not objective_of(config.named_model()).classifies:
+        _refuse_labels(args)
     return config
+
+
+def _refuse_labels(args: argparse.Namespace) -> None:
+    """ValueError for an option that needs labels, for a model that learns without."""
+    given = [
+        f"--{name.replace('_', '-')}" for name in NEED_LABELS if getattr(args, name) is not None
+    ]
+    if given:
+        raise ValueError(
+            f"expected no {given[0]} with {args.model}, which learns no classes; leave it out, and "
+            "give it where you fine-tune: train --weights RUN"
+        )
 
 
 def _settings_of_model(args: argparse.Namespace) -> dict[str, Any]:
@@ -323,7 +340,17 @@ def _teaching(args: argparse.Namespace) -> Teaching | None:
     if args.teacher in VARIANTS:
         if args.weights is not None:
             raise ValueError("expected a file as --teacher with --weights, got a model's name")
+        if not objective_of(model_config(args.teacher)).classifies:
+            raise ValueError(
+                f"expected a teacher that learns classes, got {args.teacher}; pre-train it, "
+                "fine-tune its run with --weights RUN, and let that teach"
+            )
         return Teaching(weights=args.teacher, **given)
+    if not Path(args.teacher).exists():
+        raise FileNotFoundError(
+            f"expected a file, a folder or the name of a model as --teacher, got {args.teacher}; "
+            f"{nearest(args.teacher, VARIANTS)}`numpyvit models` lists the names"
+        )
     path = opening.weights_file(args.teacher).resolve()
     return Teaching(weights=str(path), sha256=fingerprint(path), **given)
 

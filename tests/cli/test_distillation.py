@@ -68,3 +68,21 @@ def test_what_does_not_go_together_is_refused(command, trained, tiny_variant, ru
     assert "expected --teacher with the options of distillation" in alone
     words = ("--weights", run_folder, "--data", trained.options[2], "--teacher", tiny_variant)
     assert "expected a file as --teacher" in command("train", *words).mistake()
+
+
+def test_a_teacher_that_learns_no_classes_is_refused_before_anything_is_trained(
+    command, trained, elsewhere
+):
+    mae = "mae_vit_cifar_patch4_32"
+    message = command(*trained.options, "--teacher", mae).mistake()
+    assert message.startswith(f"expected a teacher that learns classes, got {mae}; pre-train it")
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words", [("--label-smoothing", 0.1), ("--mixup", 0.8), ("--teacher", "vit_cifar_patch4_32")]
+)
+def test_what_needs_labels_is_refused_for_a_model_that_learns_without(command, elsewhere, words):
+    message = command("train", "--model", "mae_vit_cifar_patch4_32", *words).mistake()
+    assert message.startswith(f"expected no {words[0]} with mae_vit_cifar_patch4_32, which learns")
+    assert list(elsewhere.iterdir()) == []

@@ -18,7 +18,7 @@ from numpyvit.cli.opening import setting
             "48), got 5",
         ),
         (["activation=nonsense"], "activation: unknown name 'nonsense'; known: gelu, "),
-        (["pooling=mean"], "pooling: unknown pooling 'mean'; did you mean 'max'? known: "),
+        (["pooling=mean"], "pooling: unknown pooling 'mean'; known: token, avg, "),
         (["norm_eps=-1"], "norm_eps: 'norm_eps' must be positive but got -1.0"),
         (["depth=3"], "depth: expected depth=2, as the arrays in "),
         (["num_heads=6", "activation=nonsense"], "activation: unknown name"),
@@ -48,6 +48,29 @@ def test_only_fields_that_can_be_set_are_offered(command, weights):
     assert offered == named
     text = " ".join(command("predict", "--help").out.split())
     assert ", ".join(offered) in text
+
+
+def test_of_a_model_to_train_every_field_can_be_set_and_is_offered(command):
+    message = command("train", "--set", "nonsense=1").mistake(status=2)
+    for name in ("stem", "positions", "block", "window_size", "decoder_depth"):
+        assert f" {name}," in message
+    assert "image_size" not in message
+    message = command("train", "--set", "registers=4").mistake(status=2)
+    assert "did you mean 'num_registers'?" in message
+
+
+def test_a_part_that_another_family_has_is_not_answered_with_a_stranger(command):
+    words = ("train", "--model", "swin_cifar_patch2_32", "--set", "positions=rotary")
+    assert "unknown option 'positions'; known: " in command(*words).mistake()
+
+
+def test_messages_speak_as_set_does(command):
+    message = command("train", "--set", "class_token=false").mistake()
+    assert message == (
+        "expected class_token=true with pooling=token, got false; take pooling=avg without a class "
+        "token"
+    )
+    assert "; pad=true fills" in command("train", "--set", "patch_size=5").mistake()
 
 
 def test_the_words_of_inspect_are_fields_too(command, weights):
