@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import numbers
+import operator
+from collections.abc import Callable
 from typing import Any
 
 from numpyvit.backend import suggest
@@ -22,17 +22,21 @@ from numpyvit.data import (
     Transform,
 )
 from numpyvit.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from numpyvit.models import INITIALIZATIONS
-from numpyvit.nn import check_positive
+from numpyvit.models import INITIALIZATIONS, check_kinds
 
 SCHEDULES = ("cosine", "constant")
 
-# Fields by what they may be: whole numbers of at least so many, and numbers in a range.
-_WHOLE = {"epochs": 1, "batch_size": 1, "crop_padding": 0, "randaugment_ops": 0, "repeats": 1}
-_AT_LEAST_0 = ("weight_decay", "warmup_epochs", "clip_norm", "mixup", "cutmix", "randaugment_std")
-_BELOW_1 = ("dropout", "drop_path", "label_smoothing", "beta2", "ema_decay")
-_UP_TO_1 = ("random_erasing", "mixing_probability", "switch_probability")
-_SHARES = ("crop_scale", "layer_decay")
+_LIMITS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    "least": (">=", operator.ge),
+    "above": (">", operator.gt),
+    "below": ("<", operator.lt),
+    "most": ("<=", operator.le),
+}
+
+
+def _number(default: float, **limits: float) -> Any:
+    """A field of a number that has some of these limits."""
+    return dataclasses.field(default=default, metadata=limits)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,60 +54,51 @@ class Recipe:
     alphas of `Mixing`, which mixes a batch with `mixing_probability`, by cutmix in so many cases as
     `switch_probability` says; `ema_decay`, that of the weights' moving average, with its warm-up.
     `repeats` is how often an epoch shows each of its pictures (see `Loader`). Labels are smoothed
-    by the loss, mixed or not. Raises ValueError for values out of range and for unknown names.
+    by the loss, mixed or not. Raises ValueError for values of another kind or out of range, and for
+    unknown names.
     """
 
     source: str = ""
-    epochs: int = 15
-    batch_size: int = 64
-    lr: float = 3e-3
-    layer_decay: float = 1.0
-    weight_decay: float = 0.05
-    beta2: float = 0.98
+    epochs: int = _number(15, least=1)
+    batch_size: int = _number(64, least=1)
+    lr: float = _number(3e-3, above=0)
+    layer_decay: float = _number(1.0, above=0, most=1)
+    weight_decay: float = _number(0.05, least=0)
+    beta2: float = _number(0.98, least=0, below=1)
     decay_vectors: bool = False
     schedule: str = "cosine"
-    warmup_epochs: float = 0.5
-    clip_norm: float = 0.0
-    ema_decay: float = 0.0
-    label_smoothing: float = 0.0
-    dropout: float = 0.0
-    drop_path: float = 0.0
+    warmup_epochs: float = _number(0.5, least=0)
+    clip_norm: float = _number(0.0, least=0)
+    ema_decay: float = _number(0.0, least=0, below=1)
+    label_smoothing: float = _number(0.0, least=0, below=1)
+    dropout: float = _number(0.0, least=0, below=1)
+    drop_path: float = _number(0.0, least=0, below=1)
     initialization: str = "structured"
     flip: bool = True
-    crop_padding: int = 2
-    crop_scale: float = 1.0
-    randaugment: float = 0.0
-    randaugment_std: float = 0.5
-    randaugment_ops: int = 2
-    random_erasing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    mixing_probability: float = 1.0
-    switch_probability: float = 0.5
-    repeats: int = 1
+    crop_padding: int = _number(2, least=0)
+    crop_scale: float = _number(1.0, above=0, most=1)
+    randaugment: float = _number(0.0, least=0, most=10)
+    randaugment_std: float = _number(0.5, least=0)
+    randaugment_ops: int = _number(2, least=0)
+    random_erasing: float = _number(0.0, least=0, most=1)
+    mixup: float = _number(0.0, least=0)
+    cutmix: float = _number(0.0, least=0)
+    mixing_probability: float = _number(1.0, least=0, most=1)
+    switch_probability: float = _number(0.5, least=0, most=1)
+    repeats: int = _number(1, least=1)
     mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
     std: tuple[float, ...] = (0.2470, 0.2435, 0.2616)
 
     def __post_init__(self) -> None:
-        for name, least in _WHOLE.items():
-            value = getattr(self, name)
-            if not (isinstance(value, numbers.Integral) and int(value) >= least):
-                self._fail(f"a whole number of at least {least} as {name}", repr(value))
-        if not 0 < len(self.mean) == len(self.std):
-            self._fail("mean and std alike", f"{self.mean}, {self.std}")
-        check_positive("Recipe", lr=self.lr, std=min(self.std))
-        if not math.isfinite(self.lr):
-            self._fail("a finite lr", self.lr)
-        for names, expected, fits in (
-            (_AT_LEAST_0, "0 <= {} < inf", lambda value: 0 <= value < math.inf),
-            (_BELOW_1, "0 <= {} < 1", lambda value: 0 <= value < 1),
-            (_UP_TO_1, "0 <= {} <= 1", lambda value: 0 <= value <= 1),
-            (_SHARES, "0 < {} <= 1", lambda value: 0 < value <= 1),
-            (("randaugment",), "0 <= {} <= 10", lambda value: 0 <= value <= 10),
-        ):
-            for name in names:
-                if not fits(getattr(self, name)):
-                    self._fail(expected.format(name), getattr(self, name))
+        check_kinds(self)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            for limit, bound in field.metadata.items():
+                sign, holds = _LIMITS[limit]
+                if not holds(value, bound):
+                    self._fail(f"{field.name} {sign} {bound}", value)
+        if len(self.mean) != len(self.std) or min(self.std) <= 0:
+            self._fail("mean and std of one length, std above 0", f"{self.mean}, {self.std}")
         for name, known in (("schedule", SCHEDULES), ("initialization", INITIALIZATIONS)):
             value = getattr(self, name)
             if value not in known:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import numbers
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from numpyvit import models
 from numpyvit.data import Preprocessing
 from numpyvit.data.catalogue import NAMES
-from numpyvit.models import Labelling, load_model, save_model
+from numpyvit.models import Labelling, check_kinds, load_model, save_model
 from numpyvit.train.distillation import Teaching
 from numpyvit.train.recipes import Recipe
 from numpyvit.train.state import TrainingState
@@ -54,26 +53,11 @@ class RunConfig:
     teaching: Teaching | None = None
 
     def __post_init__(self) -> None:
-        for name in ("data", "model", "recipe_name", "device", "tune"):
-            if not isinstance(getattr(self, name), str):
-                raise ValueError(f"[RunConfig] expected text as {name}, got {getattr(self, name)}")
-        for name in ("data_dir", "weights", "weights_sha256"):
-            if not isinstance(getattr(self, name), str | None):
-                raise ValueError(
-                    f"[RunConfig] expected a text as {name}, got {getattr(self, name)}"
-                )
+        check_kinds(self, Recipe, Preprocessing, Teaching)
         for name in ("seed", "validation_split", "train_images"):
-            value = getattr(self, name)
-            if type(value) is bool or not isinstance(value, numbers.Integral) or value < 0:
-                raise ValueError(f"[RunConfig] expected a whole {name} >= 0, got {value!r}")
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"[RunConfig] expected {name} >= 0, got {value}")
         last_blocks(self.tune)
-        for name in ("model_settings", "weights_settings"):
-            if not isinstance(getattr(self, name), dict):
-                raise ValueError(
-                    f"[RunConfig] expected fields as {name}, got {getattr(self, name)!r}"
-                )
-        if not isinstance(self.preprocessing, Preprocessing | None):
-            raise ValueError(f"[RunConfig] expected a Preprocessing, got {self.preprocessing!r}")
         if self.weights is None and self.tune != ALL:
             raise ValueError(f"[RunConfig] expected weights with tune {self.tune!r}, got none")
         if self.tune == HEAD and self.recipe.augments:
@@ -82,8 +66,6 @@ class RunConfig:
                 f"features are computed once, got {', '.join(self.recipe.augmentation)}; take "
                 "--recipe probe alone"
             )
-        if not isinstance(self.teaching, Teaching | None):
-            raise ValueError(f"[RunConfig] expected a Teaching, got {self.teaching!r}")
         if self.tune == HEAD and self.teaching:
             raise ValueError("[RunConfig] expected no teacher with tune 'head', got one")
         if self.weights is not None and self.preprocessing is None:

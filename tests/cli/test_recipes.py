@@ -54,5 +54,5 @@ def test_settings_out_of_range_are_refused_with_their_option(command, words, mes
 
 def test_a_magnitude_beyond_the_scale_is_refused_before_anything_is_made(command, tmp_path):
     mistake = command("train", "--randaugment", 11, "--out", "run").mistake()
-    assert mistake == "expected 0 <= randaugment <= 10, got 11.0"
+    assert mistake == "expected randaugment <= 10, got 11.0"
     assert not (tmp_path / "run").exists()

@@ -178,8 +178,9 @@ def test_a_configuration_from_before_there_were_weights_is_read():
         ({"tune": "heads"}, "'all', 'head' or 'last:N'"),
         ({"weights": "x"}, "expected a preprocessing with weights"),
         ({"weights": 3}, "expected a text as weights, got 3"),
-        ({"preprocessing": {"size": 8}}, "expected a Preprocessing, got"),
+        ({"preprocessing": {"size": 8}}, "expected a Preprocessing as preprocessing, got"),
         ({"weights_settings": 3}, "expected fields as weights_settings, got 3"),
+        ({"recipe": "default"}, "expected a Recipe as recipe, got 'default'"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(fields, message):

@@ -159,9 +159,18 @@ def test_unknown_names_are_refused_with_the_nearest_one(make, message):
         ("std", (0.2, -0.2, 0.2)),
         ("std", (0.2, 0.2)),
         ("std", ()),
+        ("mean", (np.nan, 0.5, 0.5)),
+        ("mean", ("a",)),
+        ("std", (0.2, np.inf, 0.2)),
+        ("flip", "no"),
+        ("decay_vectors", "false"),
+        ("epochs", True),
+        ("dropout", "0.1"),
+        ("lr", "0.1"),
+        ("source", 3),
     ],
 )
-def test_values_out_of_range_are_refused_by_name(field, value):
+def test_values_of_another_kind_or_out_of_range_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=rf"^\[Recipe\] .*{field}"):
         Recipe(**{field: value})
 
