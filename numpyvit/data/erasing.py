@@ -44,7 +44,7 @@ class RandomErasing:
     ) -> None:
         if not 0 <= p <= 1:
             raise ValueError(f"[RandomErasing] expected p from 0 to 1, got {p}")
-        if not 0 < scale[0] <= scale[1] <= 1:
+        if np.shape(scale) != (2,) or not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError(f"[RandomErasing] expected scale as 0 < low <= high <= 1, got {scale}")
         if not 0 < min_ratio <= 1:
             raise ValueError(f"[RandomErasing] expected 0 < min_ratio <= 1, got {min_ratio}")

@@ -33,7 +33,8 @@ class Mixing:
     the middle stays itself. `label_smoothing` acts as in `functional.cross_entropy`: do not use it
     in both. Defaults are those of DeiT (Touvron et al. 2021, table 9), without its smoothing.
 
-    Raises ValueError for settings out of range, and for labels that are not classes.
+    Raises ValueError for settings out of range, for labels that are not classes, and where there
+    is not one for each picture.
     """
 
     def __init__(
@@ -74,6 +75,10 @@ class Mixing:
     ) -> tuple[Images, Targets]:
         """Mixed images, and how much of each class is in them."""
         own = one_hot(labels, self.num_classes, self.label_smoothing)
+        if len(own) != len(images):
+            raise ValueError(
+                f"[Mixing] expected a label for each of {len(images)} pictures, got {len(own)}"
+            )
         share, cuts = self._draw(1 if self.mode == "batch" else len(images) // 2, rng)
         boxes = cutmix_boxes(share, images.shape[-2:], rng)
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -117,8 +122,13 @@ class Mixing:
 def one_hot(labels: NDArray[np.integer], num_classes: int, label_smoothing: float = 0.0) -> Targets:
     """Labels (B,) as probabilities (B, num_classes), float32; smoothed as Szegedy et al. 2016.
 
-    Raises ValueError for labels outside 0 to `num_classes` - 1.
+    Raises ValueError for labels of another kind, and for those outside 0 to `num_classes` - 1.
     """
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"[one_hot] expected whole numbers (B,) as labels, got {labels.dtype} of shape "
+            f"{labels.shape}; mix pictures once"
+        )
     if labels.size and not (labels.min() >= 0 and labels.max() < num_classes):
         raise ValueError(
             f"[one_hot] expected labels from 0 to {num_classes - 1}, got {labels.min()} to "

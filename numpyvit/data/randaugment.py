@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -141,10 +142,11 @@ class RandAugment:
                 f"[RandAugment] unknown variant {variant!r}; {suggest(variant, VARIANTS)}"
             )
         self.variant = variant
-        if num_ops < 0 or not 0 <= magnitude_std < np.inf:
+        is_whole = isinstance(num_ops, numbers.Integral)
+        if not is_whole or num_ops < 0 or not 0 <= magnitude_std < np.inf:
             raise ValueError(
-                f"[RandAugment] expected num_ops and a finite magnitude_std of at least 0, got "
-                f"{num_ops} and {magnitude_std}"
+                f"[RandAugment] expected a whole num_ops and a finite magnitude_std of at least 0, "
+                f"got {num_ops} and {magnitude_std}"
             )
         if not 0 <= magnitude <= self.published.levels:
             raise ValueError(
@@ -173,9 +175,13 @@ class RandAugment:
                 f"[RandAugment] expected uint8 images from 0 to 255, got {images.dtype}; put it "
                 "before Normalize and RandomResizedCrop, or convert with .astype('uint8')"
             )
-        if images.shape[1] not in (1, 3):
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise ValueError(
-                f"[RandAugment] expected images of 1 or 3 channels, got {images.shape[1]}"
+                f"[RandAugment] expected images (B, C, H, W) of 1 or 3 channels, got {images.shape}"
+            )
+        if np.size(self.fill) not in (1, images.shape[1]):
+            raise ValueError(
+                f"[RandAugment] expected a fill of 1 value or {images.shape[1]}, got {self.fill}"
             )
         images = images.copy()
         for _ in range(self.num_ops):

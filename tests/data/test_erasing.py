@@ -97,6 +97,7 @@ def test_a_colour_is_one_for_each_channel_of_a_rectangle():
     [
         (lambda: RandomErasing(1.5), "p from 0 to 1, got 1.5"),
         (lambda: RandomErasing(scale=(0.0, 0.3)), "0 < low <= high <= 1"),
+        (lambda: RandomErasing(scale=(0.5,)), "0 < low <= high <= 1"),
         (lambda: RandomErasing(scale=(0.5, 0.3)), "0 < low <= high <= 1"),
         (lambda: RandomErasing(min_ratio=0), "0 < min_ratio <= 1"),
         (lambda: RandomErasing(fill="pixels"), "did you mean 'pixel'"),

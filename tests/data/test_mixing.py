@@ -183,6 +183,19 @@ def test_labels_that_are_no_classes_are_refused(labels, rng):
         Mixing(3)(np.zeros((2, 1, 4, 4), np.float32), np.array(labels), rng)
 
 
+@pytest.mark.parametrize("labels", [[0.0, 1.0], np.eye(2, 3), [[0, 1]]], ids=str)
+def test_labels_that_are_no_whole_numbers_are_refused(labels, rng):
+    with pytest.raises(
+        ValueError, match=r"\[one_hot\] expected whole numbers \(B,\) as labels, got"
+    ):
+        Mixing(3)(np.zeros((2, 1, 4, 4), np.float32), np.array(labels), rng)
+
+
+def test_a_label_for_each_picture_is_needed(rng):
+    with pytest.raises(ValueError, match=r"\[Mixing\] expected a label for each of 2 .*, got 3"):
+        Mixing(3)(np.zeros((2, 1, 4, 4), np.float32), np.arange(3), rng)
+
+
 def test_a_loader_mixes_last_and_the_same_wherever_one_starts(rng):
     data = ArrayDataset(rng.integers(0, 256, (11, 3, 8, 8), np.uint8), np.arange(11) % CLASSES)
     settings = {"transform": RandomErasing(0.5), "mixing": Mixing(CLASSES), "seed": 3}

@@ -350,6 +350,7 @@ def test_no_operations_and_level_zero_change_little(rng):
     [
         (lambda: RandAugment(variant="tim"), "did you mean 'timm'"),
         (lambda: RandAugment(-1), "at least 0, got -1"),
+        (lambda: RandAugment(2.5), "a whole num_ops .*, got 2.5"),
         (lambda: RandAugment(2, 11, variant="timm"), "from 0 to 10 for variant 'timm', got 11"),
         (lambda: RandAugment(2, 31), "from 0 to 30"),
         (lambda: RandAugment(magnitude_std=-1), "magnitude_std"),
@@ -364,8 +365,14 @@ def test_settings_out_of_range_are_refused(make, message):
 def test_what_is_not_a_picture_is_refused(rng):
     with pytest.raises(TypeError, match="put it before Normalize"):
         RandAugment()(np.zeros((1, 3, 4, 4), np.float32), rng)
-    with pytest.raises(ValueError, match="1 or 3 channels, got 4"):
-        RandAugment()(np.zeros((1, 4, 4, 4), np.uint8), rng)
+    for shape in ((1, 4, 4, 4), (3, 8, 8)):
+        with pytest.raises(ValueError, match=r"\(B, C, H, W\) of 1 or 3 channels, got \("):
+            RandAugment()(np.zeros(shape, np.uint8), rng)
+
+
+def test_a_fill_for_other_channels_is_refused(rng):
+    with pytest.raises(ValueError, match=r"a fill of 1 value or 3, got \[1, 2\]"):
+        RandAugment(2, 9, fill=[1, 2])(np.zeros((1, 3, 8, 8), np.uint8), rng)
 
 
 def test_an_unknown_interpolation_is_refused(rng):
