@@ -87,8 +87,13 @@ def _architecture(config: Any) -> str:
         f"{height} x {width} pixels in patches of {config.patch_size}, "
         f"{blocks}, {windows}width {config.embed_dim}, {output.by_stage(config.num_heads)} heads, "
         f"{'SwiGLU' if config.mlp == 'swiglu' else 'MLP'} of {config.mlp_dim} "
-        f"({config.activation}){_other_parts(config)}; the head reads {READ[config.pooling]}"
+        f"({config.activation}){_other_parts(config)}; the head reads {_read(config.pooling)}"
     )
+
+
+def _read(pooling: str) -> str:
+    """What the head reads; of a pooling that has no words here, its name."""
+    return READ.get(pooling, f"pooling {pooling}")
 
 
 def _other_parts(config: Any) -> str:
