@@ -227,18 +227,17 @@ class RunFolder:
         training_images: int,
     ) -> None:
         """Write a checkpoint from which the run continues to the same bits."""
-        arrays, model = state.arrays(), state.model
         record = {
             "run": config.to_dict(),
             "progress": dataclasses.asdict(progress),
             "training_images": training_images,
         }
         rule = config.preprocessing.to_dict() if config.preprocessing else None
-        with state.averaged():
+        with state.checkpointed() as arrays:
             save_model(
                 path,
                 config.model,
-                model,
+                state.model,
                 labelling,
                 preprocessing=rule,
                 record=record,

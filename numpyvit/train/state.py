@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy
@@ -49,8 +50,14 @@ class TrainingState:
         if self.average is not None:
             self.model.load_state_dict(self.average.averages, strict=False)
 
-    def arrays(self) -> dict[str, Array]:
-        """What a checkpoint holds beside the weights; to be called outside of `averaged`."""
+    @contextlib.contextmanager
+    def checkpointed(self) -> Iterator[dict[str, Array]]:
+        """A `with` block in which the model has a checkpoint's weights; what else goes into it."""
+        arrays = self._arrays()  # before the averages take the place of what they are of
+        with self.averaged():
+            yield arrays
+
+    def _arrays(self) -> dict[str, Array]:
         found: dict[str, Any] = {
             _OPTIMIZER + name: numpy.asarray(value) if isinstance(value, int) else value
             for name, value in self.optimizer.state_dict().items()
@@ -66,5 +73,6 @@ class TrainingState:
         self.optimizer.load_state_dict(archive.section(_OPTIMIZER))
         if self.average is not None:
             averages = {_AVERAGE + name: p.data for name, p in self._trained.items()}
+            # As `checkpointed` leaves them: the model has the averages, and raw weights lie beside.
             self.average.load_state_dict(archive.section(_AVERAGE) | averages)
             self.model.load_state_dict(archive.section(_RAW), strict=False)

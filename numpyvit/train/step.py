@@ -70,9 +70,9 @@ def set_gradients(
     """Set the `.grad` of the model's trainable parameters to that of the batch's mean loss.
 
     `images` (B, C, H, W) float, or features (B, F) for a Probe; `labels` (B,), or what else the
-    `objective` takes. Micro-batch i draws
-    its randomness from (*seed, i): loss and gradients do not depend on the number of workers, to
-    the bit. They do depend on `micro_batch`, by default as many images as `micro_batch_for` says.
+    `objective` takes. Micro-batch i draws its randomness from (*seed, i): loss and gradients do not
+    depend on the number of workers, to the bit. They do depend on `micro_batch`, by default as many
+    images as `micro_batch_for` says.
 
     Raises ValueError without images and where all parameters are frozen, as well as what goes
     wrong in a micro-batch; no `.grad` is changed then.
