@@ -119,6 +119,11 @@ class Teacher:
 
 def _classes(known: tuple[str, ...], wanted: tuple[str, ...]) -> list[int]:
     """Where the teacher has each of the student's classes."""
+    if not known:
+        raise ValueError(
+            "[Distillation] expected a teacher that knows classes, got one without a head; "
+            "fine-tune it first, with train --weights"
+        )
     if missing := [name for name in wanted if name not in known]:
         raise ValueError(
             f"[Distillation] expected a teacher that knows the classes {', '.join(wanted)}, got "

@@ -223,4 +223,15 @@ def test_pictures_as_small_as_the_models_are_not_enlarged(
 def test_the_list_of_models_has_them(command: Command) -> None:
     lines = command("models", "mae_*").out.splitlines()
     assert len(lines) == 1 + 5
-    assert re.search(r"mae_vit_base_patch16 +111,655,680 +9.781 G +224 +16 +768 +20 +12", lines[2])
+    assert re.search(
+        r"mae_vit_base_patch16 +111,655,680 +9.781 G +224 +16 +768 +12[+]8 +12", lines[2]
+    )
+
+
+def test_a_run_that_knows_no_classes_cannot_teach(
+    command: Command, folder: Path, pictures: Path, tmp_path: Path
+) -> None:
+    words = ("train", "--data", pictures, "--teacher", folder, *WORDS)
+    words = (*words, "--out", tmp_path / "out")
+    assert "got one without a head; fine-tune it first" in command(*words).mistake()
+    assert not (tmp_path / "out").exists()
