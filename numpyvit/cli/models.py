@@ -17,7 +17,7 @@ from numpyvit.models import (
 ABOUT = """\
 The models that can be built by name, with their sizes. Multiply-adds are those
 of one image's forward pass, in billions (G). Of masked autoencoders (mae_...)
-width and heads are the encoder's, and the depth is that of both parts."""
+width and heads are the encoder's, and the depth is encoder + decoder."""
 
 EXAMPLES = """
 numpyvit models
@@ -64,12 +64,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _row(name: str, config: Any) -> tuple[str, ...]:
-    sizes = (
-        config.image_size,
-        config.patch_size,
-        config.embed_dim,
-        config.depth,
-        config.num_heads,
-    )
+    more = config.num_blocks - config.depth  # a decoder's
+    depth = f"{config.depth}+{more}" if more else config.depth
+    sizes = config.image_size, config.patch_size, config.embed_dim, depth, config.num_heads
     giga = output.multiply_adds(count_multiply_adds(config))
     return name, f"{count_parameters(config):,}", giga, *map(output.by_stage, sizes)

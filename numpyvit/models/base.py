@@ -33,7 +33,20 @@ _BEFORE_BLOCKS = ("cls_token", "dist_token", "reg_token", "pos_embed", "patch_em
 class ModelConfig:
     """The base of all configurations: frozen fields, and the ways to and from JSON."""
 
-    distillation_head = False  # a family that can have a second head makes a field of it
+    # What other layers ask of every configuration: a family with a choice makes a field of it.
+    stem, mlp, pooling = "patches", "mlp", "avg"
+    class_token = distillation_head = False
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens in front of the patches."""
+        return 0
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of all parts."""
+        sizes: Any = self
+        return int(sizes.depth)
 
     @property
     def widest(self) -> int:

@@ -8,6 +8,8 @@ from typing import Any, Self
 from numpyvit.models.base import ModelConfig, check_kinds, shortest
 from numpyvit.nn import activation, check_heads, check_positive
 from numpyvit.nn.patch import Pair, Size, as_pair
+from numpyvit.nn.positions import wave_count
+from numpyvit.nn.stems import halvings
 
 # The names of the rows of the tables in `components.py`.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -41,7 +43,8 @@ class ViTConfig(ModelConfig):
     `head_norm` what was pooled, `pre_norm` the tokens before the first block. `layer_scale` is the
     value that its vectors start with, 0 for none; `pre_logits` the width of a layer with tanh
     before the head, 0 for none. With `num_classes` 0 there is no head, and the pooled features come
-    out. `mlp_ratio` times the width is the MLP's hidden width.
+    out. `mlp_ratio` times the width is the MLP's hidden width; with mlp="swiglu" the `activation`
+    is "silu", whatever is given.
 
     `image_size` and `patch_size` are one number or (height, width), and what reads them should ask
     for `image_shape` and `patch_shape`. With `pad` zeros at the bottom and on the right make an
@@ -50,7 +53,7 @@ class ViTConfig(ModelConfig):
     Raises ValueError for values of another kind, sizes that are not positive, a patch that does not
     divide the image (without `pad`), heads that do not divide the width, probabilities outside
     [0, 1), unknown names, sizes beyond MOST, and for what does not go together, such as pooling a
-    class token that is not there.
+    class token that is not there, or positions of waves and a width that has no room for them.
     """
 
     image_size: Size = 224
@@ -102,14 +105,14 @@ class ViTConfig(ModelConfig):
         self._check_most(MOST)
         check_heads(self.embed_dim, self.num_heads)
         activation(self.activation)
+        if self.mlp == "swiglu":  # it says itself what its gate is
+            object.__setattr__(self, "activation", "silu")
+        check_positive("ViTConfig", mlp_dim=self.mlp_dim)
         self._check_patches()
         self._check_shares(("dropout", "attention_dropout", "drop_path"))
         self._check_not_negative(("num_classes", "num_registers", "layer_scale", "pre_logits"))
         self._check_names(CHOICES)
-        if self.mlp == "swiglu" and self.activation != "silu":
-            raise ValueError(
-                f"[ViTConfig] expected activation='silu' with mlp='swiglu', got {self.activation!r}"
-            )
+        self._check_widths()
         self._check_tokens()
 
     def _check_patches(self) -> None:
@@ -123,6 +126,16 @@ class ViTConfig(ModelConfig):
             raise ValueError(
                 f"[ViTConfig] expected patch_bias=True with stem={self.stem!r}, got False"
             )
+        if self.stem in ("convolutions", "hybrid"):
+            halvings("ViTConfig", self.patch_shape)
+
+    def _check_widths(self) -> None:
+        if self.positions == "rotary":
+            head = self.embed_dim // self.num_heads
+            wave_count("ViTConfig", "a head width (embed_dim / num_heads)", head)
+        elif self.positions in ("sincos", "sincos_mae"):
+            form = "big_vision" if self.positions == "sincos" else "mae"
+            wave_count("ViTConfig", "an embed_dim", self.embed_dim, form)
 
     def _check_tokens(self) -> None:
         needs = {

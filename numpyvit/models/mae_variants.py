@@ -10,6 +10,7 @@ from numpyvit.backend import suggest
 from numpyvit.models.base import ModelConfig, check_kinds
 from numpyvit.models.config import ViTConfig
 from numpyvit.models.costs import count_block_multiply_adds
+from numpyvit.nn.positions import wave_count
 
 # What the encoder of a MAE is like, and nothing else.
 _ENCODER: dict[str, Any] = {
@@ -22,6 +23,8 @@ _ENCODER: dict[str, Any] = {
     "pre_norm": False,
     "final_norm": True,
 }
+# What has no part in a MAE.
+_OF_THE_HEAD = {"num_classes", "pooling", "head_norm", "pre_logits", "distillation_head"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,10 +59,7 @@ class MAEConfig(ModelConfig):
         except ValueError as error:
             raise ValueError(f"[MAEConfig] the decoder's sizes do not fit: {error}") from error
         for width in (self.encoder.embed_dim, decoder.embed_dim):
-            if width % 4:
-                raise ValueError(
-                    f"[MAEConfig] expected widths that 4 divides, for the positions, got {width}"
-                )
+            wave_count("MAEConfig", "widths", width)
         if not 0 < self.num_visible < self.num_patches:
             raise ValueError(
                 f"[MAEConfig] expected a mask_ratio that hides some of {self.num_patches} patches "
@@ -68,21 +68,13 @@ class MAEConfig(ModelConfig):
 
     @property
     def decoder(self) -> ViTConfig:
-        """The decoder as a Vision Transformer of the encoder's kind: only its blocks are built."""
-        return ViTConfig(
-            image_size=self.encoder.image_size,
-            patch_size=self.encoder.patch_size,
-            in_channels=self.encoder.in_channels,
+        """The decoder as a Vision Transformer of the encoder's kind, of which blocks are built."""
+        return self.encoder.replace(
             num_classes=0,
             embed_dim=self.decoder_embed_dim,
             depth=self.decoder_depth,
             num_heads=self.decoder_num_heads,
             mlp_ratio=self.decoder_mlp_ratio,
-            qkv_bias=self.encoder.qkv_bias,
-            block=self.encoder.block,
-            norm=self.encoder.norm,
-            activation=self.encoder.activation,
-            norm_eps=self.encoder.norm_eps,
         )
 
     num_classes = 0
@@ -92,7 +84,15 @@ class MAEConfig(ModelConfig):
     in_channels = property(lambda self: self.encoder.in_channels)
     embed_dim = property(lambda self: self.encoder.embed_dim)
     num_heads = property(lambda self: self.encoder.num_heads)
-    depth = property(lambda self: self.encoder.depth + self.decoder_depth)
+    depth = property(lambda self: self.encoder.depth)
+    mlp = property(lambda self: self.encoder.mlp)
+    class_token = property(lambda self: self.encoder.class_token)
+    num_prefix_tokens = property(lambda self: self.encoder.num_prefix_tokens)
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of encoder and decoder."""
+        return self.depth + self.decoder_depth
 
     @property
     def num_patches(self) -> int:
@@ -116,13 +116,14 @@ class MAEConfig(ModelConfig):
         ValueError that suggests a name for an unknown one.
         """
         own = {field.name for field in dataclasses.fields(self)}
-        known = own | {field.name for field in dataclasses.fields(ViTConfig)}
+        inner = {field.name for field in dataclasses.fields(ViTConfig)} - _OF_THE_HEAD
+        known = sorted(own | inner)
         for name in overrides:
             if name not in known:
                 raise ValueError(f"[MAEConfig] unknown option {name!r}; {suggest(name, known)}")
         changes = {name: value for name, value in overrides.items() if name in own}
-        inner = {name: value for name, value in overrides.items() if name not in own}
-        encoder = changes.pop("encoder", self.encoder).replace(**inner)
+        others = {name: value for name, value in overrides.items() if name not in own}
+        encoder = changes.pop("encoder", self.encoder).replace(**others)
         return dataclasses.replace(self, encoder=encoder, **changes)
 
     def for_classes(self, num_classes: int, **changes: Any) -> Self:

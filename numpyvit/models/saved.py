@@ -11,7 +11,7 @@ from typing import Any
 
 from numpyvit.backend import Array
 from numpyvit.models.archive import Archive, packaged_archive, read_archive, write_archive
-from numpyvit.models.base import ImageModel
+from numpyvit.models.base import ImageModel, ModelConfig
 from numpyvit.models.families import build_model, config_from_dict, family_of
 from numpyvit.nn import init
 
@@ -132,12 +132,12 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
     return SavedModel(name, model, labelling, archive, preprocessing)
 
 
-def _check_blocks(config: Any, weights: Iterable[str]) -> None:
+def _check_blocks(config: ModelConfig, weights: Iterable[str]) -> None:
     """ValueError unless the weights have as many blocks as the model: each takes time to build."""
     found = map(_BLOCK.match, weights)
     count = len({block[0] for block in found if block})
-    if count != config.depth:
-        raise ValueError(f"expected the weights of {config.depth} blocks, got {count}")
+    if count != config.num_blocks:
+        raise ValueError(f"expected the weights of {config.num_blocks} blocks, got {count}")
 
 
 def _entries(values: Any) -> tuple[Any, ...]:

@@ -68,12 +68,6 @@ class SwinConfig(ModelConfig):
     heads a stage.
     """
 
-    # What a ViTConfig has fields for.
-    stem = "patches"
-    class_token = False
-    num_prefix_tokens = 0
-    mlp, pooling = "mlp", "avg"
-
     image_size: int = 224
     patch_size: int = 4
     in_channels: int = 3
@@ -109,6 +103,7 @@ class SwinConfig(ModelConfig):
             norm_eps=self.norm_eps,
         )
         self._check_most(MOST)
+        check_positive("SwinConfig", hidden_width=self.hidden_width(0))
         if len(self.num_heads) != self.stages:
             raise ValueError(
                 f"[SwinConfig] expected num_heads for {self.stages} stages, as many as "

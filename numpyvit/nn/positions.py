@@ -8,8 +8,9 @@ import numpy
 from numpy.random import Generator, default_rng
 
 from numpyvit import functional, ops
-from numpyvit.backend import Array, to_device
+from numpyvit.backend import Array, suggest, to_device
 from numpyvit.nn import init
+from numpyvit.nn.basic import check_positive
 from numpyvit.nn.module import Module, Parameter
 from numpyvit.nn.patch import Pair, Size, as_pair
 from numpyvit.tensor import Tensor
@@ -134,6 +135,7 @@ class RelativeBias(AttentionPositions):
         *,
         rng: Generator | None = None,
     ) -> None:
+        check_positive("RelativeBias", rows=grid[0], columns=grid[1], num_heads=num_heads)
         self.grid, self.num_prefix_tokens = grid, num_prefix_tokens
         rows = (2 * grid[0] - 1) * (2 * grid[1] - 1) + 3 * bool(num_prefix_tokens)
         table = init.trunc_normal((rows, num_heads), rng or default_rng())
@@ -202,7 +204,8 @@ class Constant:
 @functools.cache  # all layers share them
 def _turns(grid: Pair, head_dim: int, temperature: float, heads: int = 1) -> Constant:
     """Complex numbers of length 1, (P, K/2) of a head, side by side for so many heads."""
-    angles = numpy.concatenate(_angles("Rotary", grid, head_dim, temperature), axis=1)
+    count = wave_count("Rotary", "a head width", head_dim)
+    angles = numpy.concatenate(_angles(count, grid, temperature), axis=1)
     return Constant(numpy.tile(numpy.exp(1j * angles), heads))
 
 
@@ -216,19 +219,28 @@ def sincos_positions(grid: Size, dim: int, form: str = "mae") -> numpy.ndarray:
     A quarter of the width n = D/4 each: sin x, cos x, sin y, cos y, with frequencies 10000^(-i/n)
     for i from 0 (Vaswani et al. 2017, section 3.5, once for each axis; He et al. 2022), or in the
     form "big_vision" 10000^(-i/(n-1)), so that the last is 1/10000 (Beyer et al. 2022). Raises
-    ValueError for a width that 4 does not divide, or too few frequencies.
+    ValueError for a width that 4 does not divide, too few frequencies, or an unknown form.
     """
-    x, y = _angles("sincos_positions", as_pair(grid), dim, 10000.0, SINCOS_FORMS[form])
+    if form not in SINCOS_FORMS:
+        raise ValueError(f"[sincos_positions] unknown form {form!r}; {suggest(form, SINCOS_FORMS)}")
+    count = wave_count("sincos_positions", "a width", dim, form)
+    x, y = _angles(count, as_pair(grid), 10000.0, SINCOS_FORMS[form])
     return numpy.concatenate([numpy.sin(x), numpy.cos(x), numpy.sin(y), numpy.cos(y)], axis=1)
 
 
-def _angles(name: str, grid: Pair, width: int, temperature: float, less: int = 0) -> list[Array]:
-    """Columns, then rows, times frequencies: (P, width/4) each."""
-    count = width // 4
-    if width % 4 or count <= less:
+def wave_count(component: str, what: str, width: int, form: str = "mae") -> int:
+    """How many frequencies `width` channels have room for; ValueError where that is not even."""
+    least = 4 + 4 * SINCOS_FORMS[form]
+    if width % 4 or width < least:
         raise ValueError(
-            f"[{name}] expected a width that 4 divides, {4 + 4 * less} at least, got {width}"
+            f"[{component}] expected {what} that 4 divides, {least} at least, got {width}; take "
+            "another width, number of heads or kind of positions"
         )
+    return width // 4
+
+
+def _angles(count: int, grid: Pair, temperature: float, less: int = 0) -> list[Array]:
+    """Columns, then rows, times `count` frequencies: (P, count) each."""
     frequencies = temperature ** (-numpy.arange(count) / (count - less))
     rows, columns = numpy.mgrid[: grid[0], : grid[1]].reshape(2, -1, 1) * frequencies
     return [columns, rows]

@@ -103,10 +103,10 @@ def _float_type(dtype: str) -> numpy.dtype[Any]:
 def _check_blocks(parts: Parts, config: Any) -> None:
     """WeightFileError unless the file has as many blocks as the model: each takes time to build."""
     count = len({match[0] for match in map(_BLOCK.match, parts.entries) if match})
-    if count != config.depth:
+    if count != config.num_blocks:
         raise WeightFileError(
-            f"[load_pretrained] expected {config.depth} blocks in {parts.where}, as its record or "
-            f"an option says, got {count}; give the whole file"
+            f"[load_pretrained] expected {config.num_blocks} blocks in {parts.where}, as its "
+            f"record or an option says, got {count}; give the whole file"
         )
 
 

@@ -32,8 +32,7 @@ PARTS = ("block", "norm", "mlp", "pooling")
 
 
 def tiny(**choices: str) -> ViTConfig:
-    gate = {"activation": "silu"} if choices.get("mlp") == "swiglu" else {}
-    return TINY.replace(**choices, **gate)
+    return TINY.replace(**choices)
 
 
 COMBINATIONS = {

@@ -177,6 +177,14 @@ def test_named_models_have_the_published_sizes(name: str, counts: tuple[int, int
     assert (*found, count_multiply_adds(model.config)) == counts
 
 
+def test_the_decoder_is_of_the_encoders_kind() -> None:
+    kind = {"mlp": "swiglu", "qk_norm": True, "layer_scale": 0.1, "drop_path": 0.2, "dropout": 0.3}
+    decoder = SMALL.replace(**kind).decoder
+    assert {name: getattr(decoder, name) for name in kind} == kind
+    assert (decoder.embed_dim, decoder.depth, decoder.num_heads) == (8, 1, 2)
+    assert decoder.num_classes == 0
+
+
 def test_every_named_model_has_a_configuration_that_json_can_hold() -> None:
     for name, config in MAE_VARIANTS.items():
         assert model_config(name) == config
@@ -391,14 +399,17 @@ def test_constant_patches_have_finite_losses_and_gradients() -> None:
     ("changes", "message"),
     [
         ({"final_norm": False}, "an encoder with final_norm=True, got False"),
-        ({"class_token": False, "pooling": "avg"}, "an encoder with class_token=True, got False"),
+        (
+            {"encoder": ViTConfig(class_token=False, pooling="avg")},
+            "an encoder with class_token=True, got False",
+        ),
         ({"num_registers": 2}, "an encoder with num_registers=0, got 2"),
         ({"positions": "patches"}, "an encoder with positions='all', got 'patches'"),
         ({"pre_norm": True}, "an encoder with pre_norm=False, got True"),
         ({"decoder_num_heads": 3}, "the decoder's sizes do not fit: .* 3 heads divide, got 8"),
         ({"decoder_depth": 0}, "the decoder's sizes do not fit: .* must be positive"),
         ({"decoder_depth": "2"}, "a whole number as decoder_depth, got '2'"),
-        ({"decoder_embed_dim": 6}, "widths that 4 divides, for the positions, got 6"),
+        ({"decoder_embed_dim": 6}, "widths that 4 divides, 4 at least, got 6"),
         ({"mask_ratio": 0.0}, "a mask_ratio that hides some of 16 patches and not all, got 0.0"),
         ({"mask_ratio": 0.95}, "a mask_ratio that hides some of 16 patches and not all"),
         ({"mask_ratio": 1.5}, "a mask_ratio that hides some"),
@@ -407,6 +418,8 @@ def test_constant_patches_have_finite_losses_and_gradients() -> None:
         ({"mask_ratio": "0.75"}, "a finite number as mask_ratio"),
         ({"norm_pix": 1}, "True or False as norm_pix, got 1"),
         ({"mask_rato": 0.5}, "unknown option 'mask_rato'; did you mean 'mask_ratio'"),
+        ({"num_classes": 7}, "unknown option 'num_classes'"),
+        ({"pooling": "map"}, "unknown option 'pooling'"),
         ({"patch_sizes": 4}, "unknown option 'patch_sizes'; did you mean 'patch_size'"),
     ],
 )

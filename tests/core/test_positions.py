@@ -135,16 +135,36 @@ def test_without_learned_positions_only_the_grid_tells_where_a_patch_is(kind: st
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"positions": "sincos", "embed_dim": 6}, "width that 4 divides, 8 at least, got 6"),
-        ({"positions": "sincos", "embed_dim": 4}, "width that 4 divides, 8 at least, got 4"),
-        ({"positions": "sincos_mae", "embed_dim": 6}, "width that 4 divides, 4 at least, got 6"),
-        ({"positions": "rotary", "embed_dim": 12}, "width that 4 divides, 4 at least, got 6"),
-        ({"positions": "rotation"}, "did you mean 'rotary'"),
+        ({"positions": "sincos", "embed_dim": 6}, "an embed_dim that 4 divides, 8 at least, got 6"),
+        ({"positions": "sincos", "embed_dim": 4}, "an embed_dim that 4 divides, 8 at least, got 4"),
+        (
+            {"positions": "sincos_mae", "embed_dim": 6},
+            "an embed_dim that 4 divides, 4 at least, got 6",
+        ),
+        (
+            {"positions": "rotary", "embed_dim": 12},
+            r"a head width \(embed_dim / num_heads\) that 4 divides, 4 at least, got 6; take",
+        ),
+        ({"positions": "rotation"}, "unknown positions 'rotation'; known: .*rotary"),
     ],
 )
 def test_widths_and_names_that_cannot_be_are_refused(changes: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        VisionTransformer(ViTConfig(num_heads=2, depth=1, **{"embed_dim": 16, **changes}))
+        ViTConfig(num_heads=2, depth=1, **{"embed_dim": 16, **changes})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sincos_positions((2, 2), 8, "big"), "unknown form 'big'; known: mae, big_vision"),
+        (lambda: sincos_positions((2, 2), 6), "a width that 4 divides, 4 at least, got 6"),
+        (lambda: RelativeBias((0, 2), 2), "'rows' must be positive but got 0"),
+        (lambda: RelativeBias((2, 2), 0), "'num_heads' must be positive but got 0"),
+    ],
+)
+def test_positions_that_cannot_be_made_are_refused(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 # What attention is told.

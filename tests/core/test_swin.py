@@ -329,6 +329,7 @@ def test_equal_sides_are_one_number_as_for_a_vit() -> None:
         ({"window_size": 0}, "'window_size' must be positive"),
         ({"window_size": 3.5}, "a whole number as window_size"),
         ({"image_size": 25}, "multiple of patch_size 2, got 25"),
+        ({"mlp_ratio": 1e-9}, "'hidden_width' must be positive but got 0"),
         ({"mlp_ratio": math.inf}, "a finite number as mlp_ratio"),
         ({"qkv_bias": 1}, "True or False as qkv_bias"),
         ({"drop_path": 1.0}, "0 <= drop_path < 1"),

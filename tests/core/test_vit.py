@@ -336,6 +336,9 @@ def test_images_of_another_dtype_are_refused(kind: str) -> None:
                 "norm_eps",
             )
         ),
+        ({"mlp_ratio": 1e-4}, "'mlp_dim' must be positive but got 0"),
+        ({"stem": "convolutions", "patch_size": 14}, "sides are powers of 2, got 14 x 14"),
+        ({"stem": "hybrid", "patch_size": 1}, "sides are powers of 2, got 1 x 1"),
         ({"depth": 2.0}, "expected a whole number as depth, got 2.0"),
         ({"num_classes": "10"}, "expected a whole number as num_classes, got '10'"),
         ({"patch_size": True}, "expected a whole number, or .*, as patch_size, got True"),
@@ -351,7 +354,6 @@ def test_images_of_another_dtype_are_refused(kind: str) -> None:
         ({"pre_logits": -8}, "expected pre_logits >= 0, got -8"),
         ({"pooling": "maps"}, "unknown pooling 'maps'; did you mean 'map'"),
         ({"positions": "al"}, "unknown positions 'al'; did you mean 'all'"),
-        ({"mlp": "swiglu"}, "expected activation='silu' with mlp='swiglu', got 'gelu'"),
         ({"mlp": "swigl"}, "unknown mlp 'swigl'; did you mean 'swiglu'"),
         ({"class_token": False}, "expected class_token=True with pooling='token', got False"),
         (
@@ -371,6 +373,13 @@ def test_images_of_another_dtype_are_refused(kind: str) -> None:
 def test_a_configuration_that_cannot_be_is_refused(options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ViTConfig(**options)
+
+
+def test_a_gated_mlp_decides_its_activation() -> None:
+    for given in ("gelu", "gelu_tanh", "silu"):
+        config = ViTConfig(mlp="swiglu", activation=given)
+        assert config == ViTConfig(mlp="swiglu")
+        assert config.activation == "silu"
 
 
 def test_a_configuration_is_frozen_and_survives_json() -> None:
