@@ -89,9 +89,18 @@ NOT_IN_THE_ARRAYS = {
 }
 
 
+# Their width is no published model's, so not even a guess is made.
+UNKNOWN_WIDTHS = {"test_vit4"}
+
+
 @pytest.mark.parametrize("record", KNOWN, ids=label)
 def test_a_bare_file_tells_all_but_a_few_facts(record):
-    config, _, not_understood = infer(as_file(record, with_config=False))
+    file = as_file(record, with_config=False)
+    if record["name"] in UNKNOWN_WIDTHS:
+        with pytest.raises(WeightFileError, match="how many heads"):
+            infer(file)
+        return
+    config, _, not_understood = infer(file)
     allowed = {
         name
         for pattern, names in NOT_IN_THE_ARRAYS.items()

@@ -20,14 +20,16 @@ import torch
 import torchvision
 import transformers
 from safetensors import safe_open
-from timm.layers import GluMlp, LayerNorm, Mlp, PatchEmbed
+from timm.layers import GluMlp, LayerNorm, Mlp, PatchEmbed, RmsNorm
 from timm.layers.attention import Attention
 from timm.models._hub import save_config_for_hf
-from timm.models.vision_transformer import Block
+from timm.models.vision_transformer import Block, ParallelThingsBlock
 from torch import nn
 
 OUT = Path(__file__).resolve().parents[2] / "tests" / "weights" / "fixtures" / "shapes.json.gz"
 ACTIVATIONS = {"GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "SiLU": "silu", "GELU": "gelu"}
+BLOCKS = {Block: "pre_norm", ParallelThingsBlock: "parallel_things"}
+NORMS = {LayerNorm: "layer", RmsNorm: "rms"}
 TORCHVISION = {
     "vit_b_16": (224, 384),
     "vit_b_32": (224,),
@@ -116,24 +118,35 @@ def timm_records() -> Iterator[dict[str, Any]]:
 def _is_plain(model: nn.Module) -> bool:
     """Whether the model is one of the kinds that numpyvit has."""
     block = model.blocks[0]
+    if type(block) not in BLOCKS:
+        return False
+    attn, mlp, norm, _ = _parts(block)
     return (
-        type(block) is Block
-        and type(block.attn) is Attention
-        and type(block.mlp) in (Mlp, GluMlp)
-        and type(block.norm1) is LayerNorm
+        type(attn) is Attention
+        and type(mlp) in (Mlp, GluMlp)
+        and type(norm) in NORMS
         and type(model.patch_embed) is PatchEmbed
         and not isinstance(model.patch_embed.norm, LayerNorm)
-        and isinstance(block.attn.norm, nn.Identity)
-        and isinstance(block.mlp.norm, nn.Identity)
+        and isinstance(attn.norm, nn.Identity)
+        and isinstance(mlp.norm, nn.Identity)
         and model.pos_embed is not None
         and not model.pool_include_prefix
         and model.global_pool in ("token", "avg", "map")
     )
 
 
+def _parts(block: nn.Module) -> tuple[nn.Module, ...]:
+    """Attention, MLP, norm and layer scale of a block, the first ones where there are more."""
+    if isinstance(block, Block):
+        return block.attn, block.mlp, block.norm1, block.ls1
+    first = block.attns[0]
+    return first.attn, block.ffns[0].mlp, first.norm, first.ls
+
+
 def _timm_truth(model: nn.Module) -> dict[str, Any]:
     block, distilled = model.blocks[0], hasattr(model, "dist_token")
-    activation = block.mlp.act
+    attn, mlp, norm, scale = _parts(block)
+    activation = mlp.act
     in_front = model.num_prefix_tokens  # without any, the two ways to add positions are one
     tanh = getattr(activation, "approximate", "none") == "tanh"
     return {
@@ -141,11 +154,11 @@ def _timm_truth(model: nn.Module) -> dict[str, Any]:
         "patch_size": model.patch_embed.patch_size[0],
         "embed_dim": model.embed_dim,
         "depth": len(model.blocks),
-        "num_heads": block.attn.num_heads,
+        "num_heads": attn.num_heads,
         "num_classes": model.num_classes,
-        "mlp_dim": block.mlp.fc2.in_features,
-        "mlp": "swiglu" if isinstance(block.mlp, GluMlp) else "mlp",
-        "norm_eps": block.norm1.eps,
+        "mlp_dim": mlp.fc2.in_features,
+        "mlp": "swiglu" if isinstance(mlp, GluMlp) else "mlp",
+        "norm_eps": norm.eps,
         "activation": "gelu_tanh" if tanh else ACTIVATIONS[type(activation).__name__],
         "class_token": model.has_class_token,
         "distillation_token": distilled,
@@ -153,13 +166,15 @@ def _timm_truth(model: nn.Module) -> dict[str, Any]:
         "num_registers": model.num_reg_tokens,
         "positions": "patches" if model.no_embed_class or not in_front else "all",
         "pooling": model.global_pool,
-        "final_norm": isinstance(model.norm, LayerNorm),
-        "head_norm": isinstance(model.fc_norm, LayerNorm),
+        "block": BLOCKS[type(block)],
+        "norm": NORMS[type(norm)],
+        "final_norm": type(model.norm) in NORMS,
+        "head_norm": type(model.fc_norm) in NORMS,
         "pre_norm": isinstance(model.norm_pre, LayerNorm),
         "patch_bias": model.patch_embed.proj.bias is not None,
-        "qkv_bias": block.attn.qkv.bias is not None,
-        "qk_norm": isinstance(block.attn.q_norm, LayerNorm),
-        "layer_scale": not isinstance(block.ls1, nn.Identity),
+        "qkv_bias": attn.qkv.bias is not None,
+        "qk_norm": type(attn.q_norm) in NORMS,
+        "layer_scale": not isinstance(scale, nn.Identity),
     }
 
 
