@@ -14,6 +14,7 @@ import numpy
 
 from numpyvit.backend import to_device
 from numpyvit.cli import errors, output, parsing, run_data
+from numpyvit.cli.opening import weights_file
 from numpyvit.cli.output import note
 from numpyvit.cli.train_options import add_options, configuration, open_weights
 from numpyvit.data.catalogue import NAMES
@@ -61,7 +62,7 @@ numpyvit train --resume runs/photos
 """
 
 # What may be given together with --resume: all else is settled by the run's configuration.
-WITH_RESUME = ("resume", "workers", "data", "data_dir")
+WITH_RESUME = ("resume", "workers", "data", "data_dir", "teacher")
 # What the summary needs of a row of metrics, beside what tells how good the model is.
 SUMMED_UP = ("epoch", "seconds")
 
@@ -80,11 +81,13 @@ def run(args: argparse.Namespace) -> int:
         folder = RunFolder(args.resume)
         before = folder.config()
         config = _moved(before, args.data, args.data_dir)
+        if args.teacher is not None:
+            config = _with_teacher_at(config, folder, args.teacher)
         output.writable_folder(folder.path)
-        if config != before:
-            folder.write_config(config)
         if not _named_teacher(config):
             trainer = _prepared(config, folder, args.workers)
+        if config != before:
+            folder.write_config(config)
     else:
         source = open_weights(args)
         config = configuration(args, source)
@@ -135,7 +138,8 @@ def _taught(config: RunConfig, folder: RunFolder, workers: int | None) -> RunCon
         own.create(settings)
     _fit(_prepared(settings, own, workers))
     path = own.last.resolve()
-    teaching = dataclasses.replace(teaching, weights=str(path), sha256=fingerprint(path))
+    weights, sha256 = folder.relative(path), fingerprint(path)
+    teaching = dataclasses.replace(teaching, weights=weights, sha256=sha256)
     config = dataclasses.replace(config, teaching=teaching)
     folder.write_config(config)
     return config
@@ -150,7 +154,7 @@ def _refuse_with_resume(args: argparse.Namespace) -> None:
     if given:
         errors.report(
             f"--resume takes the run's own settings, so {', '.join(given)} cannot be given with "
-            "it; only --workers can, and --data or --data-dir for pictures that have moved"
+            "it; only --workers can, and --data, --data-dir or --teacher for what has moved"
         )
         raise SystemExit(errors.USAGE)
 
@@ -164,6 +168,25 @@ def _moved(config: RunConfig, data: str | None, data_dir: str | None) -> RunConf
             "--resume it says where the same pictures lie now"
         )
     return dataclasses.replace(config, data=name, data_dir=place or config.data_dir)
+
+
+def _with_teacher_at(config: RunConfig, folder: RunFolder, teacher: str) -> RunConfig:
+    """The configuration with another place of its teacher; UsageError for another teacher."""
+    teaching = config.teaching
+    if teaching is None or _named_teacher(config):
+        raise errors.UsageError(
+            "expected no --teacher with --resume for a run without a teacher's file, got "
+            f"{teacher}; leave it out"
+        )
+    path = weights_file(teacher).resolve()
+    if teaching.sha256 not in (None, fingerprint(path)):
+        raise errors.UsageError(
+            f"expected the teacher that the run was set up with, got another at {path}; with "
+            "--resume --teacher says where the same file lies now"
+        )
+    return dataclasses.replace(
+        config, teaching=dataclasses.replace(teaching, weights=folder.relative(path))
+    )
 
 
 @contextlib.contextmanager
