@@ -68,7 +68,7 @@ def observe_gradients(
     `target` is a class for all images, one for each, or None: the class that the model predicts.
     Of a model with two heads the logit is their mean. No parameter's gradient is computed or
     changed. Raises ValueError for a class that the model does not have, and for one whose attention
-    stays inside windows, RuntimeError inside no_grad().
+    is not between all tokens, RuntimeError inside no_grad().
     """
     _check_attends_globally(model)
     for output, seed, chosen in _with_tape(model, images, target, return_attention=True):
@@ -140,7 +140,8 @@ def _check_attends_globally(model: ImageModel) -> None:
     if not model.attends_globally:
         raise ValueError(
             f"[explain] expected a model whose tokens all attend to each other, got a "
-            f"{type(model).__name__}, whose attention stays inside windows; take the method gradcam"
+            f"{type(model).__name__}, whose attention is not between all tokens of the image; take "
+            "the method gradcam"
         )
 
 

@@ -64,7 +64,7 @@ def test_its_map_is_gradcam(command, swin_run, red_picture, methods):
 def test_maps_of_attention_are_refused_with_what_to_do(command, swin_run, red_picture, method):
     options = ("--out", "maps", "--method", method)
     message = command("attention", red_picture, "--weights", swin_run, *options).mistake()
-    assert "stays inside windows; take the method gradcam" in message
+    assert "not between all tokens of the image; take the method gradcam" in message
 
 
 def test_an_option_for_other_maps_is_not_passed_over(command, swin_run, red_picture):

@@ -101,7 +101,9 @@ def test_gradcam_of_tokens_is_a_weighted_sum_without_what_is_negative() -> None:
 def test_what_needs_attention_between_all_tokens_is_refused(
     ask: Callable[[SwinTransformer], Any],
 ) -> None:
-    with pytest.raises(ValueError, match="stays inside windows; take the method gradcam"):
+    with pytest.raises(
+        ValueError, match="not between all tokens of the image; take the method gradcam"
+    ):
         ask(model_of())
 
 
