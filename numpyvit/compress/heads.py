@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -26,6 +26,10 @@ class _GatedProjection(Module):
 
     def forward(self, y: Tensor) -> Tensor:
         b, n, width = y.shape
+        if self.gates.ndim > 1 and len(self.gates) not in (1, b):
+            raise ValueError(
+                f"[gate_heads] expected gates of {b} images, got those of {len(self.gates)}"
+            )
         heads = y.reshape(b, n, self.gates.shape[-1], -1)
         gates = self.gates.reshape(-1, 1, self.gates.shape[-1], 1)
         return self.proj((heads * gates).reshape(b, n, width))
@@ -34,8 +38,8 @@ class _GatedProjection(Module):
 def gate_heads(model: VisionTransformer, gates: Sequence[Tensor | Array]) -> VisionTransformer:
     """`model` with its weights shared, and every head's output multiplied by its gate.
 
-    `gates` has (H,) or (B, H) numbers for each block. Raises ValueError where they do not fit, and
-    for another attention than the plain one.
+    `gates` has (H,) or (B, H) numbers for each block. `save_model` refuses what comes out. Raises
+    ValueError where gates do not fit, and for another attention than the plain one.
     """
     gated = share(model)
     attentions = plain_attention(gated)
@@ -57,8 +61,9 @@ def head_importance(
     """How much the loss depends on each head: (H,) numbers for each block.
 
     The mean over images of |d loss / d gate| (Michel et al. 2019, equation 2), without dropout;
-    divided by their norm in each block with `normalise`, as there. `images` (B, C, H, W), `labels`
-    (B,). Raises ValueError without images.
+    divided by their norm in each block with `normalise`, as there, unless all are 0: those of a
+    model with a head of zeros are. `images` (B, C, H, W), `labels` (B,). Raises ValueError without
+    images.
     """
     if not len(images):
         raise ValueError("[head_importance] expected at least 1 image, got 0")
@@ -75,14 +80,16 @@ def head_importance(
         for total, slope in zip(sums, gradients(loss, gates), strict=True):
             total += numpy.abs(to_numpy(slope)).sum(0)
     means = [total / len(images) for total in sums]
-    return [mean / numpy.linalg.norm(mean) for mean in means] if normalise else means
+    return [mean / (numpy.linalg.norm(mean) or 1) for mean in means] if normalise else means
 
 
 def least_important(importance: Sequence[numpy.ndarray], count: int) -> dict[int, list[int]]:
     """The `count` heads to remove: {block: heads}. The most important one of each block stays.
 
-    Raises ValueError where fewer could go.
+    Raises ValueError where fewer could go, and for what is not finite.
     """
+    if not all(numpy.isfinite(values).all() for values in importance):
+        raise ValueError(f"[least_important] expected finite numbers, got {[*importance]}")
     order = sorted(
         (float(value), block, head)
         for block, values in enumerate(importance)
@@ -103,19 +110,20 @@ def least_important(importance: Sequence[numpy.ndarray], count: int) -> dict[int
 def prune_heads(model: VisionTransformer, heads: Mapping[int, Sequence[int]]) -> VisionTransformer:
     """A copy of `model` without these heads, {block: heads}: smaller matrices, less work.
 
-    The same outputs as with the heads' gates at 0. To read saved weights of such a model, prune a
-    fresh one alike first. Raises ValueError for heads that are not there, for a block that would
-    keep none, and for another attention than the plain one.
+    The same outputs as with the heads' gates at 0. `save_model` refuses it: keep its `state_dict`,
+    and to read that, prune a fresh model alike first. Raises ValueError for heads that are not
+    there, for a block that would keep none, and for another attention than the plain one.
     """
     pruned = copy.deepcopy(model)
     attentions = plain_attention(pruned)
     for block, gone in heads.items():
         here = range(attentions[block].num_heads) if 0 <= block < len(attentions) else range(0)
-        staying = [head for head in here if head not in gone]
-        if not (staying and set(gone) <= set(here)):
+        going = set(gone) if isinstance(gone, Iterable) else set(here)
+        staying = [head for head in here if head not in going]
+        if not (staying and going <= set(here)):
             raise ValueError(
-                f"[prune_heads] expected some, but not all, of the {len(here)} heads of block "
-                f"{block}, got {list(gone)}"
+                f"[prune_heads] expected a list of some, but not all, of the {len(here)} heads of "
+                f"block {block}, got {gone}"
             )
         _keep_heads(attentions[block], staying)
     return pruned

@@ -9,12 +9,18 @@ from numpyvit.nn import Module, Parameter
 
 
 def _matrices(model: Module) -> dict[str, Parameter]:
-    """The weights of all linear layers and convolutions."""
-    return {
+    """The weights of all linear layers and convolutions; ValueError where there are none."""
+    found = {
         name: parameter
         for name, parameter in model.named_parameters()
         if name.endswith("weight") and parameter.ndim > 1
     }
+    if not found:
+        raise ValueError(
+            "[compress] expected a model with linear layers or convolutions, got "
+            f"{type(model).__name__}"
+        )
+    return found
 
 
 def magnitude_masks(model: Module, sparsity: float, *, per_layer: bool = False) -> dict[str, Array]:
@@ -40,9 +46,16 @@ def magnitude_masks(model: Module, sparsity: float, *, per_layer: bool = False) 
 def apply_masks(model: Module, masks: Mapping[str, Array]) -> None:
     """Set what `masks` leave out to zero, in place: once, and after every step of training.
 
-    Momentum would move pruned weights even without gradients.
+    Momentum would move pruned weights even without gradients. Raises ValueError for masks that do
+    not fit, before any is applied.
     """
     parameters = _matrices(model)
+    shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    if strange := [name for name, mask in masks.items() if shapes.get(name) != mask.shape]:
+        raise ValueError(
+            "[apply_masks] expected masks of this model's weights, got another name or shape for "
+            f"{', '.join(strange[:5])}"
+        )
     for name, mask in masks.items():
         parameters[name].data *= mask
 

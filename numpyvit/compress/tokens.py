@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from numpyvit import functional
 from numpyvit.backend import Array, array_module
-from numpyvit.compress.sharing import plain_attention
+from numpyvit.compress.sharing import check_whole, plain_attention
 from numpyvit.models import VisionTransformer
 from numpyvit.nn import Attention, AttentionPositions, Block
 from numpyvit.tensor import Tensor
@@ -110,7 +111,10 @@ class Dropping:
 
 
 class ShortenedTransformer(VisionTransformer):
-    """`model` with the same modules and weights, whose blocks pass on fewer tokens."""
+    """`model` with the same modules and weights, whose blocks pass on fewer tokens.
+
+    `save_model` refuses it; save `model`.
+    """
 
     attends_globally = False  # weights between tokens that stand for several, or for a part
 
@@ -122,6 +126,7 @@ class ShortenedTransformer(VisionTransformer):
                     "[compress] expected pre-norm blocks, and attention that knows no places, got "
                     f"{type(part).__name__}"
                 )
+        check_whole(model)
         vars(self).update(vars(model))
         self.shorten = shorten
 
@@ -181,13 +186,10 @@ def merge_tokens(model: VisionTransformer, count: int | Iterable[int]) -> Shorte
 
     Attention weighs a token by its size (equation 1). `count` may be a number for each block. The
     last block merges nothing where only the class token is read after it. Weights are shared with
-    `model`. Raises ValueError for numbers below 0, other than pre-norm blocks, and positions inside
-    attention.
+    `model`. Raises ValueError for numbers below 0, other than pre-norm blocks, positions inside
+    attention, and a model that is shortened already.
     """
-    counts = _for_blocks(model, count)
-    if any(each < 0 for each in counts):
-        raise ValueError(f"[merge_tokens] expected numbers of at least 0, got {counts}")
-    return ShortenedTransformer(model, Merging(counts))
+    return ShortenedTransformer(model, Merging(_for_blocks(model, count)))
 
 
 def prune_tokens(
@@ -202,10 +204,10 @@ def prune_tokens(
     Of the patches, the share `keep_rate` with most attention of the class token stays in each of
     `blocks`: those after a quarter, a half and three quarters of the depth by default, as there.
     Weights are shared with `model`. Raises ValueError for a rate outside (0, 1], a block that is
-    not there, a model without a class token, other than pre-norm blocks, and positions inside
-    attention.
+    not there, a model without a class token, other than pre-norm blocks, positions inside
+    attention, and a model that is shortened already.
     """
-    depth = len(model.blocks)
+    depth = len(plain_attention(model))
     chosen = {depth * part // 4 for part in (1, 2, 3)} if blocks is None else set(blocks)
     if not 0 < keep_rate <= 1 or not chosen <= set(range(depth)):
         raise ValueError(
@@ -219,10 +221,12 @@ def prune_tokens(
 
 
 def _for_blocks(model: VisionTransformer, count: int | Iterable[int]) -> tuple[int, ...]:
-    depth = len(model.blocks)
-    counts = (count,) * depth if isinstance(count, int) else tuple(count)
+    depth = len(plain_attention(model))
+    counts: tuple[Any, ...] = tuple(count) if isinstance(count, Iterable) else (count,) * depth
     if len(counts) != depth:
         raise ValueError(f"[merge_tokens] expected {depth} numbers, one a block, got {len(counts)}")
+    if not all(isinstance(each, numbers.Integral) and int(each) >= 0 for each in counts):
+        raise ValueError(f"[merge_tokens] expected whole numbers of at least 0, got {counts}")
     return counts
 
 

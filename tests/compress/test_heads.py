@@ -126,11 +126,20 @@ def test_the_least_important_heads_go_but_one_of_each_block_stays() -> None:
     assert least_important(importance, 4) == {0: [0, 2], 1: [1, 2]}
     with pytest.raises(ValueError, match="from 0 to 4 heads to remove"):
         least_important(importance, 5)
+    with pytest.raises(ValueError, match=r"\[least_important\] expected finite numbers"):
+        least_important([np.array([0.1, np.nan])], 1)
 
 
-@pytest.mark.parametrize("heads", [{0: [3]}, {1: [0, 1, 2]}, {3: [0]}, {-1: [0]}])
-def test_heads_that_cannot_go_are_refused(heads: dict[int, list[int]]) -> None:
-    with pytest.raises(ValueError, match=r"\[prune_heads\] expected some, but not all"):
+def test_heads_that_nothing_depends_on_are_of_no_importance() -> None:
+    model = model_of()
+    model.head.weight.data[:] = 0
+    found = head_importance(model, images_of(2), np.arange(2))
+    assert_same_bits(np.array(found), np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize("heads", [{0: [3]}, {1: [0, 1, 2]}, {3: [0]}, {-1: [0]}, {0: 1}])
+def test_heads_that_cannot_go_are_refused(heads: dict[int, Any]) -> None:
+    with pytest.raises(ValueError, match=r"\[prune_heads\] expected a list of some, but not all"):
         prune_heads(model_of(), heads)
 
 
@@ -138,6 +147,9 @@ def test_gates_that_do_not_fit_and_no_images_are_refused() -> None:
     model = model_of()
     with pytest.raises(ValueError, match=r"expected gates for \[3, 3, 3\] heads"):
         gate_heads(model, [np.ones(3), np.ones(2), np.ones(3)])
+    gated = gate_heads(model, [np.ones(3), np.ones((3, 3)), np.ones(3)])
+    with pytest.raises(ValueError, match="expected gates of 2 images, got those of 3"):
+        gated(images_of(2))
     with pytest.raises(ValueError, match="expected at least 1 image"):
         head_importance(model, images_of(1)[:0], np.zeros(0, int))
 

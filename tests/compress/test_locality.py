@@ -44,3 +44,8 @@ def test_a_window_larger_than_the_image_is_refused() -> None:
     with pytest.raises(ValueError, match="expected a size of at most 4"):
         attend_locally(model_of(), 5)
     assert np.prod(model_of().patch_embed.grid) == 16
+
+
+def test_shifts_without_windows_are_refused() -> None:
+    with pytest.raises(ValueError, match="kind='window' with shifted, got 'neighbourhood'"):
+        attend_locally(model_of(), 3, shifted=True)

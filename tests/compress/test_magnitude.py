@@ -13,6 +13,7 @@ from tolerances import assert_close
 
 from numpyvit import functional
 from numpyvit.compress import apply_masks, magnitude_masks, sparsity
+from numpyvit.nn import Identity
 from numpyvit.optim import AdamW
 
 
@@ -87,3 +88,18 @@ def test_a_step_moves_what_is_pruned_until_the_masks_are_applied_again() -> None
 def test_shares_that_cannot_be_are_refused(share: float) -> None:
     with pytest.raises(ValueError, match=r"\[magnitude_masks\] expected 0 <= sparsity < 1"):
         magnitude_masks(model_of(), share)
+
+
+@pytest.mark.parametrize("name", ["foo", "blocks.0.mlp.fc1.weight"])
+def test_masks_that_do_not_fit_are_refused_before_any_is_applied(name: str) -> None:
+    model = model_of()
+    masks = {"head.weight": np.zeros((5, 12), bool), name: np.ones((2, 2), bool)}
+    with pytest.raises(ValueError, match=rf"\[apply_masks\] expected masks .* for {name}"):
+        apply_masks(model, masks)
+    assert sparsity(model) == 0
+
+
+@pytest.mark.parametrize("work", [sparsity, lambda model: magnitude_masks(model, 0.5)])
+def test_a_model_without_weights_is_refused(work: Any) -> None:
+    with pytest.raises(ValueError, match="a model with linear layers or convolutions, got Identi"):
+        work(Identity())

@@ -13,9 +13,17 @@ from core import torch_vit
 from tolerances import assert_close, assert_same_bits
 
 from numpyvit import Tensor, gradients, no_grad
-from numpyvit.compress import ShortenedTransformer, merge_tokens, prune_tokens
+from numpyvit.compress import (
+    ShortenedTransformer,
+    attend_locally,
+    head_importance,
+    merge_tokens,
+    prune_heads,
+    prune_tokens,
+)
 from numpyvit.compress.tokens import Merging, Tokens
-from numpyvit.models import predict
+from numpyvit.explain import observe_attention
+from numpyvit.models import create_model, predict
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "class token": {},
@@ -236,8 +244,13 @@ def test_a_shortened_model_trains_with_dropout() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda model: merge_tokens(model, -1), r"\[merge_tokens\] expected numbers of at least 0"),
+        (
+            lambda model: merge_tokens(model, -1),
+            r"\[merge_tokens\] expected whole numbers of at least 0",
+        ),
         (lambda model: merge_tokens(model, (1, 2)), "expected 3 numbers, one a block, got 2"),
+        (lambda model: merge_tokens(model, 2.5), "expected whole numbers of at least 0, got .2.5"),
+        (lambda model: merge_tokens(model, "333"), "expected whole numbers of at least 0, got"),
         (lambda model: prune_tokens(model, 0.0), r"\[prune_tokens\] expected 0 < keep_rate <= 1"),
         (lambda model: prune_tokens(model, 0.5, [3]), "blocks from 0 to 2"),
         (
@@ -251,3 +264,32 @@ def test_a_shortened_model_trains_with_dropout() -> None:
 def test_what_cannot_be_shortened_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(model_of())
+
+
+SHORTENED = [lambda model: merge_tokens(model, 2), lambda model: prune_tokens(model, 0.5)]
+
+
+@pytest.mark.parametrize("again", [*SHORTENED, lambda model: attend_locally(model, 2)])
+@pytest.mark.parametrize("shorten", SHORTENED)
+def test_a_shortened_model_is_not_shortened_again(shorten: Any, again: Any) -> None:
+    with pytest.raises(ValueError, match="that keeps all its tokens, got ShortenedTransformer"):
+        again(shorten(model_of()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *SHORTENED,
+        lambda model: attend_locally(model, 2),
+        lambda model: prune_heads(model, {0: [0]}),
+        lambda model: head_importance(model, images_of(1), np.zeros(1, int)),
+    ],
+)
+def test_another_kind_of_model_is_refused(change: Any) -> None:
+    with pytest.raises(ValueError, match=r"a VisionTransformer, got MaskedAutoencoder; .*to_vit"):
+        change(create_model("mae_vit_cifar_patch4_32"))
+
+
+def test_explaining_says_whose_attention_it_cannot_show() -> None:
+    with pytest.raises(ValueError, match=r"a ShortenedTransformer, whose .* between all tokens"):
+        next(observe_attention(merge_tokens(model_of(), 2), images_of(1)))
