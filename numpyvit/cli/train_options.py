@@ -246,8 +246,8 @@ def _add_run_options(group: Any) -> None:
     group.add_argument(
         "--resume",
         metavar="FOLDER",
-        help="continue the run in FOLDER with its own settings; with it go --workers, and --data "
-        "or --data-dir for pictures that have moved",
+        help="continue the run in FOLDER with its own settings; with it go --workers, and --data, "
+        "--data-dir or --teacher for what has moved",
     )
 
 

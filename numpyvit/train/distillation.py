@@ -22,10 +22,11 @@ KINDS = ("hard", "soft")
 class Teaching:
     """Who teaches, and how: "hard" by its answers, "soft" by its probabilities at a `temperature`.
 
-    `weights` is a file or a run folder, of any model that `load_pretrained` opens; `sha256` tells
-    whether they are still the same: without it a process reads them once. `share` of the loss is
-    the teacher's, the rest the labels'. Raises ValueError for what is of another kind, an unknown
-    `kind`, a temperature that is not positive, and a share outside [0, 1].
+    `weights` is a file or a run folder, of any model that `load_pretrained` opens; in a run's
+    configuration its path may start from the run folder. `sha256` tells whether they are still the
+    same: without it a process reads them once. `share` of the loss is the teacher's, the rest the
+    labels'. Raises ValueError for what is of another kind, an unknown `kind`, a temperature that is
+    not positive, and a share outside [0, 1].
     """
 
     weights: str

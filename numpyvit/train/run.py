@@ -162,6 +162,16 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_config(config)
 
+    def locate(self, name: str) -> Path:
+        """A file that the configuration names: in the folder, wherever that lies now, or not."""
+        inside = self.path / name
+        return inside if inside.exists() else Path(name)
+
+    def relative(self, path: Path) -> str:
+        """The name of an absolute `path` in a configuration, from which `locate` finds it."""
+        own = self.path.resolve()
+        return str(path.relative_to(own) if path.is_relative_to(own) else path)
+
     def write_config(self, config: RunConfig) -> None:
         """Write the configuration, in the place of the former one if there is one."""
         with models.replacing(self.config_file) as file:

@@ -73,7 +73,6 @@ class Trainer:
         self.state = TrainingState(self.model, recipe)
         self.optimizer = self.state.optimizer
         self.schedule = LambdaLR(self.optimizer, _schedule(recipe, len(self.loader)))
-        self.objective = self._objective()
         on_gpu = config.device != "cpu"
         self.micro_batch = recipe.batch_size if on_gpu else micro_batch_for(self.model.config)
         self.pool = WorkerPool(1 if on_gpu else workers)
@@ -82,25 +81,35 @@ class Trainer:
         self._val_inputs: Dataset = val_data
         self._prepare: Transform = recipe.normalize()
         self.progress = folder.restore(config, self.state, self.labelling, len(train_data))
+        self.objective = self._objective()
 
     def _objective(self) -> Objective:
-        """What is minimised. Raises ValueError for a teacher that does not fit."""
+        """What is minimised. A finished run needs its teacher no more.
+
+        Raises FileNotFoundError for a teacher that is gone, ValueError for one that does not fit.
+        """
         smoothing, teaching = self.recipe.label_smoothing, self.config.teaching
         kind = objective_of(self.model.config)
-        if teaching is None:
+        if teaching is None or self.progress.epoch >= self.recipe.epochs:
             return kind(smoothing)
         if not kind.classifies:
             raise ValueError(
                 f"[train] expected no teacher for {self.config.model}, which learns no classes; "
                 "leave it out"
             )
-        sha256 = fingerprint(teaching.weights)
+        path = self.folder.locate(teaching.weights)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"[train] expected the teacher of the run {self.folder.path} at "
+                f"{teaching.weights}, found none; --teacher FILE with --resume says where it is now"
+            )
+        sha256 = fingerprint(path)
         if teaching.sha256 not in (None, sha256):
             raise ValueError(
                 f"[train] expected the teacher that the run was set up with, but "
-                f"{teaching.weights} has changed; put it back, or start another run"
+                f"{path} has changed; put it back, or start another run"
             )
-        teaching = dataclasses.replace(teaching, sha256=sha256)
+        teaching = dataclasses.replace(teaching, weights=str(path), sha256=sha256)
         objective = Distillation(smoothing, teaching=teaching, labelling=self.labelling)
         objective.teacher(self.model)
         return objective

@@ -18,6 +18,12 @@ def rows_of(folder):
     return [(row["train_loss"], row["val_loss"], row["val_accuracy"]) for row in rows]
 
 
+def begin_again(run):
+    """Leave of a run what it was before its first step."""
+    for name in ("last.npz", "best.npz", "metrics.jsonl"):
+        (run / name).unlink()
+
+
 @pytest.mark.parametrize("kind", ["hard", "soft"])
 def test_a_student_learns_from_a_run(command, trained, run_folder, tmp_path, kind):
     out = tmp_path / "student"
@@ -60,6 +66,7 @@ def test_a_teacher_that_has_changed_is_noticed(command, trained, run_folder, tmp
     teacher.write_bytes((run_folder / "best.npz").read_bytes())
     assert command(*trained.options, "--teacher", teacher, "--out", out).status == 0
     teacher.write_bytes((run_folder / "last.npz").read_bytes() + b" ")
+    begin_again(out)
     assert "has changed" in command("train", "--resume", out).mistake()
 
 
@@ -86,3 +93,52 @@ def test_what_needs_labels_is_refused_for_a_model_that_learns_without(command, e
     message = command("train", "--model", "mae_vit_cifar_patch4_32", *words).mistake()
     assert message.startswith(f"expected no {words[0]} with mae_vit_cifar_patch4_32, which learns")
     assert list(elsewhere.iterdir()) == []
+
+
+@pytest.fixture
+def apart(command, trained, run_folder, tmp_path):
+    """A run that was stopped, and its teacher, which lies elsewhere now; and where it was."""
+    teacher, out, now = (tmp_path / name for name in ("teacher.npz", "student", "moved.npz"))
+    teacher.write_bytes((run_folder / "last.npz").read_bytes())
+    assert command(*trained.options, "--teacher", teacher, "--out", out).status == 0
+    teacher.rename(now)
+    return out, now, teacher
+
+
+def test_a_run_with_its_own_teacher_goes_on_where_it_was_moved_to(
+    command, trained, tiny_variant, tmp_path
+):
+    words = (*trained.options, "--teacher", tiny_variant, "--workers", 1)
+    assert command(*words, "--out", tmp_path / "here").status == 0
+    config = json.loads((tmp_path / "here" / "config.json").read_text())
+    assert config["teaching"]["weights"] == "teacher/last.npz"
+    rows, there = rows_of(tmp_path / "here"), (tmp_path / "here").rename(tmp_path / "there")
+    begin_again(there)
+    resumed = command("train", "--resume", there, "--workers", 1)
+    assert resumed.status == 0, resumed.err
+    assert rows_of(there) == rows
+
+
+def test_a_finished_run_needs_its_teacher_no_more(command, apart):
+    done = command("train", "--resume", apart[0])
+    assert done.status == 0, done.err
+
+
+def test_resuming_says_where_the_teacher_lies_now(command, apart, tmp_path):
+    run, now, before = apart
+    begin_again(run)
+    message = command("train", "--resume", run).mistake()
+    assert f"expected the teacher of the run {run} at {before}, found none; " in message
+    assert "--teacher" in message
+    other = tmp_path / "other.npz"
+    other.write_bytes(now.read_bytes() + b" ")
+    other = command("train", "--resume", run, "--teacher", other).mistake(2)
+    assert "expected the teacher that the run was set up with, got another" in other
+    assert command("train", "--resume", run, "--teacher", now).status == 0
+    config = json.loads((run / "config.json").read_text())
+    assert config["teaching"]["weights"] == str(now)
+
+
+def test_resuming_takes_no_teacher_for_a_run_without(command, run_folder):
+    words = ("--resume", run_folder, "--teacher", run_folder)
+    assert "expected no --teacher with --resume" in command("train", *words).mistake(status=2)
