@@ -22,6 +22,7 @@ from numpyvit.weights.dialects.targets import (
     Translated,
     to_google,
     to_hugging_face,
+    to_timm,
     to_torchvision,
 )
 from numpyvit.weights.pretrained import Pretrained, load_pretrained
@@ -34,6 +35,7 @@ FAMILIES_OF = {
     "timm": ("vit", "swin"),
     **dict.fromkeys(("torchvision", "hugging-face", "google"), ("vit",)),
 }
+_TO = {"timm": to_timm, "torchvision": to_torchvision, "google": to_google}
 _ENDINGS = (".safetensors", ".npz")
 
 
@@ -89,10 +91,10 @@ def convert(
     record = Record(model.name, config, model.labelling, model.preprocessing)
     if target == "hugging-face":
         return _write_folder(out, to_hugging_face(config, state), record)
-    if target == "timm":
-        translated = Translated(state, _timm_notes(model))
+    if family == "swin":
+        translated = Translated(state, _swin_notes(config))
     else:
-        translated = (to_torchvision if target == "torchvision" else to_google)(config, state)
+        translated = _TO[target](config, state)
     _write_file(out, translated.arrays, record)
     return Converted([out], translated.notes)
 
@@ -104,20 +106,17 @@ def _check_ending(out: Path, endings: tuple[str, ...]) -> None:
         )
 
 
-def _timm_notes(model: Pretrained) -> list[str]:
-    config: Any = model.model.config
-    if family_of(config) == "swin":
-        is_padded = any(config.windows(stage).is_padded for stage in range(config.stages))
-        other_padding = is_padded and config.padding == "before_shift"
-        differs = {"its activation": config.activation != "gelu", "its padding": other_padding}
-    else:
-        differs = {
-            "pre_logits, the layer before the head": bool(config.pre_logits),
-            f"that its blocks are {config.block}, unless told so": config.block != "pre_norm",
-            f"that its positions are {config.positions}": config.positions
-            not in ("all", "patches", "none", "relative"),
-        }
-    return [f"timm ignores {what}: its answers would differ" for what, it in differs.items() if it]
+def _swin_notes(config: Any) -> list[str]:
+    notes = []
+    if config.activation != "gelu":
+        notes.append(
+            f"timm's Swin computes gelu, this one {config.activation}: its answers differ until "
+            "the mlp.act of each block is replaced"
+        )
+    is_padded = any(config.windows(stage).is_padded for stage in range(config.stages))
+    if is_padded and config.padding == "before_shift":
+        notes.append("timm pads its windows after the shift: its answers differ")
+    return notes
 
 
 def _write_file(out: Path, arrays: Mapping[str, NDArray[Any]], record: Record) -> None:

@@ -38,6 +38,9 @@ MODELS = {
     "mean": {"pooling": "avg", **FEATURES},
     "map": {"pooling": "map", **FEATURES},
     "head_norm": {"pooling": "avg", "head_norm": True, "final_norm": False},
+    "score": {"pooling": "score"},
+    "hybrid": {"stem": "hybrid"},
+    "padded": {"patch_size": 5, "pad": True},
     "no_final_norm": {"final_norm": False},
     "post_norm": {"block": "post_norm", "norm": "rms", "pooling": "max"},
     "parallel": {"block": "parallel", "pooling": "score"},
@@ -54,13 +57,14 @@ MODELS = {
     "gated": {"mlp": "swiglu", "activation": "silu", "mlp_ratio": 32 / 12, "pooling": "token_avg"},
 }
 HOLDS = {
-    "timm": set(MODELS),
+    "timm": set(MODELS) - {"hybrid", "padded", "relative", "parallel", "score"},
     "numpyvit": set(MODELS),
     "torchvision": {"plain", "tanh", "positions_of_patches", "pre_logits"},
     "google": {"plain", "tanh", "positions_of_patches", "no_head", "pre_logits", "mean", "map"},
     "hugging-face": set(MODELS)
     - {"pre_logits", "mean", "map", "head_norm", "no_final_norm", "clip"}
-    - {"post_norm", "parallel", "parallel_things", "waves", "relative", "rotary"},
+    - {"post_norm", "parallel", "parallel_things", "waves", "relative", "rotary"}
+    - {"score", "hybrid", "padded"},
 }
 ENDINGS = {
     "timm": (".safetensors", ".npz"),
@@ -111,10 +115,13 @@ def test_the_round_trip_is_exact(tmp_path, target, ending, name):
 
 
 def test_who_converts_is_told_of_blocks_that_names_do_not_tell_apart(tmp_path):
-    (note,) = convert(made("post_norm"), "timm", tmp_path / "out.npz").notes
-    assert "that its blocks are post_norm, unless told so" in note
+    told, unknown = convert(made("post_norm"), "timm", tmp_path / "out.npz").notes
+    assert told.endswith("if it is built with norm_layer='rmsnorm', global_pool='max'")
+    assert unknown == "timm has no block='post_norm': its answers will differ"
     (note,) = convert(made("rotary"), "timm", tmp_path / "out.npz").notes
-    assert "timm ignores that its positions are rotary: its answers would differ" in note
+    assert note == "timm has no positions='rotary': its answers will differ"
+    (note,) = convert(made("tanh"), "timm", tmp_path / "out.npz").notes
+    assert "act_layer='gelu_tanh', norm_layer=partial(LayerNorm, eps=1e-12)" in note
     assert not convert(made("plain"), "timm", tmp_path / "plain.npz").notes
 
 

@@ -26,7 +26,12 @@ from numpyvit.weights.dialects.stated import contradictions
 from numpyvit.weights.dialects.architecture import Architecture
 from numpyvit.weights.dialects.swin_architecture import SwinArchitecture
 from numpyvit.weights.dialects.evaluation import find_class_names, find_preprocessing
-from numpyvit.weights.dialects.targets import to_google, to_hugging_face, to_torchvision
+from numpyvit.weights.dialects.targets import (
+    to_google,
+    to_hugging_face,
+    to_timm,
+    to_torchvision,
+)
 from numpyvit.weights.dialects.hub_files import hub_config, hub_processor
 
 __all__ = [
@@ -60,6 +65,7 @@ __all__ = [
     "names_of",
     "to_google",
     "to_hugging_face",
+    "to_timm",
     "to_torchvision",
     "translate",
 ]

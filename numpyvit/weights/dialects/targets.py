@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,12 @@ _ONLY_CLASS_TOKEN: dict[str, tuple[Any, ...]] = {
 }
 _ONLY_MLP: dict[str, tuple[Any, ...]] = {"mlp": ("mlp",), "layer_scale": (0,)}
 _NEEDS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "timm": {
+        "stem": ("patches",),
+        "positions": ("all", "patches", "none", "sincos", "sincos_mae", "rotary"),
+        "block": ("pre_norm", "post_norm", "res_post_norm", "parallel_things"),
+        "pooling": ("token", "avg", "token_avg", "max", "map"),
+    },
     "torchvision": {**_PLAIN, **_ONLY_CLASS_TOKEN, **_ONLY_MLP, "qkv_bias": (True,)},
     "google": {
         **_PLAIN,
@@ -76,6 +83,24 @@ _NEEDS: dict[str, dict[str, tuple[Any, ...]]] = {
         "pre_logits": (0,),
     },
 }
+# What timm's VisionTransformer has to be told where it is built, as its arrays do not show it; None
+# for what it cannot be told.
+_TOLD_TIMM: dict[str, dict[str, str | None]] = {
+    "activation": {
+        name: f"act_layer={name!r}" for name in ("gelu_tanh", "quick_gelu", "relu", "silu")
+    },
+    "norm": {"rms": "norm_layer='rmsnorm'"},
+    "block": {
+        "res_post_norm": "block_fn=ResPostBlock",
+        "parallel_things": "block_fn=ParallelThingsBlock",
+        "post_norm": None,
+    },
+    "positions": {"sincos": None, "sincos_mae": None, "rotary": None},
+    "pooling": {
+        **{name: f"global_pool={name!r}" for name in ("avg", "max", "map")},
+        "token_avg": None,
+    },
+}
 # What the libraries' own models compute with, whatever the file: epsilon and activation.
 _COMPUTES = {"torchvision": (1e-6, "gelu"), "google": (1e-6, "gelu_tanh")}
 
@@ -86,6 +111,14 @@ class Translated:
 
     arrays: State
     notes: list[str]
+
+
+def to_timm(config: ViTConfig, state: State) -> Translated:
+    """The state dict of timm's VisionTransformer; ValueError where it has none."""
+    _check("timm", config)
+    if any(map(operator.mod, config.image_shape, config.patch_shape)):
+        raise _refusal("timm", ["pad=True"])  # its positions would be of whole patches alone
+    return Translated(state, _timm_notes(config))
 
 
 def to_torchvision(config: ViTConfig, state: State) -> Translated:
@@ -209,7 +242,7 @@ def gated_ratio(config: ViTConfig) -> int | None:
 def _refusal(target: str, problems: list[str]) -> ValueError:
     return ValueError(
         f"[convert] expected a model that {target} can hold, got one with {', '.join(problems)}; "
-        "convert it to 'timm' or 'numpyvit', which hold any"
+        "convert it to 'numpyvit', which holds any"
     )
 
 
@@ -218,6 +251,20 @@ def _named(rules: tuple[Rule, ...], state: Mapping[str, Any], config: ViTConfig)
     if nameless:
         raise _refusal("this target", [f"{name}, which has no name there" for name in nameless[:5]])
     return arrays
+
+
+def _timm_notes(config: ViTConfig) -> list[str]:
+    told: list[str] = []
+    unknown = ["pre_logits"] if config.pre_logits else []
+    for field, words in _TOLD_TIMM.items():
+        if (value := getattr(config, field)) in words:
+            (told if words[value] else unknown).append(words[value] or f"{field}={value!r}")
+    if config.norm == "layer" and config.norm_eps != 1e-6:
+        told.append(f"norm_layer=partial(LayerNorm, eps={config.norm_eps:g})")
+    notes = [f"timm answers as this model if it is built with {', '.join(told)}"] if told else []
+    if unknown:
+        notes.append(f"timm has no {', '.join(unknown)}: its answers will differ")
+    return notes
 
 
 def _notes(target: str, config: ViTConfig) -> list[str]:
