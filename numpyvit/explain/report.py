@@ -20,11 +20,14 @@ _TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1)  # of the shares
 _LETTER = 0.8  # pixels that a letter is wide, for each point of its size: an upper estimate
 
 
-def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def draw_curves(
+    rows: Sequence[Mapping[str, Any]], path: Path, *, training_loss: str = "training"
+) -> None:
     """Loss, accuracy in percent and learning rate by epoch, as a PNG at `path`.
 
     `rows` are those of `metrics.jsonl`; a number that is missing or None leaves a gap, and without
-    a single accuracy their axes are left out. Raises ValueError where there are no rows.
+    a single accuracy their axes are left out. `training_loss` is what the legend calls it. Raises
+    ValueError where there are no rows.
     """
     if not rows:
         raise ValueError("[draw_curves] expected at least one row of metrics, got none")
@@ -36,7 +39,8 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     epochs = _column(rows, "epoch")
     for name, label, color in parts:
         style = _style(len(rows), color, label)
-        loss.plot(epochs, _column(rows, f"{name}_loss"), **style)
+        named = {"label": training_loss} if name == "train" else {}
+        loss.plot(epochs, _column(rows, f"{name}_loss"), **style | named)
         for accuracy in others:
             accuracy.plot(epochs, 100 * _column(rows, f"{name}_accuracy"), **style)
     rate.plot(epochs, _column(rows, "learning_rate"), **_style(len(rows), INK, "learning rate"))

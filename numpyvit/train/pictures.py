@@ -26,6 +26,7 @@ from numpyvit.explain import (
 from numpyvit.models import ImageModel, predict
 from numpyvit.nn import use_generator
 from numpyvit.tensor import Tensor, no_grad
+from numpyvit.train.run import RunConfig
 from numpyvit.train.trainer import Trainer
 from numpyvit.train.tuning import HEAD
 
@@ -42,7 +43,8 @@ def write_pictures(trainer: Trainer) -> list[Path]:
     seen = "attention" if classifies else "reconstructions"
     files = [folder / f"{name}.png" for name in ("curves", "samples", seen)]
     try:
-        draw_curves(trainer.folder.rows(), files[0])
+        loss = _training_loss(trainer.config)
+        draw_curves(trainer.folder.rows(), files[0], training_loss=loss)
         _draw_samples(trainer, files[1])
         (_draw_attention if classifies else _draw_reconstructions)(trainer, files[2])
     except ImportError as error:
@@ -56,6 +58,18 @@ def class_probabilities(model: ImageModel, images: Array) -> numpy.ndarray:
     with evaluating(model):
         logits = predict(model, to_device(images, model.device))
     return to_numpy(functional.softmax(Tensor(logits)).data)
+
+
+def _training_loss(config: RunConfig) -> str:
+    """What the training loss is called: with what validation has not, the two do not compare."""
+    recipe, teacher = config.recipe, config.teaching and config.teaching.share
+    parts = {
+        "the teacher's part": teacher,
+        "mixed labels": recipe.mixup or recipe.cutmix,
+        "smoothed labels": recipe.label_smoothing,
+    }
+    found = ",\n".join(name for name, share in parts.items() if share)
+    return f"training, with {found}" if found else "training"
 
 
 def _draw_samples(trainer: Trainer, path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from tolerances import assert_close
 from train.tiny import tiny_trainer, tuning_trainer
 
-from numpyvit.explain import class_attention, explain, fuse_heads
-from numpyvit.train import pictures
+from numpyvit.explain import Sheet, class_attention, explain, fuse_heads
+from numpyvit.train import Recipe, RunConfig, Teaching, pictures
 
 
 @pytest.fixture
@@ -46,3 +46,36 @@ def test_a_run_from_nothing_shows_the_attention_of_its_last_block(
     assert_close(drawn["maps"], expected)
     assert "Class-token attention" in drawn["heading"]
     assert len(drawn["titles"]) == len(expected) == pictures.EXAMPLES
+
+
+def test_the_legend_says_what_validation_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    sheets: list[Sheet] = []
+    monkeypatch.setattr(Sheet, "save", lambda sheet, _: sheets.append(sheet))
+    trainer = tiny_trainer(tmp_path, epochs=1)
+    trainer.fit()
+    pictures.write_pictures(trainer)
+    loss, accuracy, _ = sheets[0].figure.axes
+    shown = [
+        [text.get_text() for text in axes.get_legend().get_texts()] for axes in (loss, accuracy)
+    ]
+    assert shown == [["training, with smoothed labels", "validation"], ["training", "validation"]]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (RunConfig(recipe=Recipe(label_smoothing=0.0)), "training"),
+        (
+            RunConfig(
+                recipe=Recipe(cutmix=1, label_smoothing=0.1),
+                teaching=Teaching(weights="teacher.npz"),
+            ),
+            "training, with the teacher's part,\nmixed labels,\nsmoothed labels",
+        ),
+    ],
+)
+def test_a_training_loss_is_called_what_it_is(config: RunConfig, words: str) -> None:
+    assert pictures._training_loss(config) == words
