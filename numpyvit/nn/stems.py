@@ -15,7 +15,9 @@ from numpyvit.nn.module import Module, Parameter
 from numpyvit.nn.patch import Pair, Size, Stem, as_tokens
 from numpyvit.tensor import Tensor
 
-GROUPS = 32  # of channels that are normalised together, or as many as divide the width
+GROUPS = 32  # of channels that are normalised together, at most
+_GROUP = 3  # channels at least in a group: fewer can leave nothing of the image
+_NARROWEST = 4  # channels at least between convolutions, for the same reason
 _WEIGHT_EPS = 1e-8  # timm's for hybrids
 
 
@@ -23,7 +25,7 @@ class OverlappingPatchEmbed(Stem):
     """Each token sees half of the patches around its own: (B, C, H, W) -> (B, N, D).
 
     A convolution with a kernel of 2P - 1, stride P and padding P - 1, then a LayerNorm (Wang et al.
-    2022, PVT v2, section 3.2).
+    2022, PVT v2, "Overlapping patch embedding").
     """
 
     def __init__(
@@ -52,9 +54,9 @@ class ConvolutionalStem(Stem):
     """Small convolutions that halve the image, then one of 1 x 1: (B, C, H, W) -> (B, N, D).
 
     3 x 3, stride 2, each followed by a norm and ReLU, their widths doubling up to D (Xiao et al.
-    2021, section 4). Theirs normalise over the batch; here a LayerNorm over the channels does it,
-    so that images do not influence each other. ValueError for patches whose sides are no powers
-    of 2.
+    2021, the stem of ViT_C). Theirs normalise over the batch; here a LayerNorm over the channels
+    does it, so that images do not influence each other. ValueError for patches whose sides are no
+    powers of 2.
     """
 
     def __init__(
@@ -209,7 +211,7 @@ class GroupNorm(Module):
     """See `functional.group_norm`: (B, C, ...), kept. `weight`, `bias` (dim,)."""
 
     def __init__(self, dim: int, num_groups: int | None = None, eps: float = 1e-5) -> None:
-        self.num_groups, self.eps = num_groups or math.gcd(dim, GROUPS), eps
+        self.num_groups, self.eps = num_groups or _groups(dim), eps
         self.weight = Parameter(init.ones((dim,)))
         self.bias = Parameter(init.zeros((dim,)))
 
@@ -277,8 +279,14 @@ def halvings(component: str, patch: Pair) -> list[Pair]:
 
 
 def _doubling(width: int, count: int) -> list[int]:
-    """`count` widths, each about twice the one before, up to `width`."""
-    return [max(width >> left, 1) for left in reversed(range(count))]
+    """`count` widths, each about twice the one before, up to `width`, but none too narrow."""
+    return [max(width >> left, _NARROWEST) for left in reversed(range(count))]
+
+
+def _groups(dim: int) -> int:
+    """How many groups: a power of 2 that divides `dim` channels and leaves enough in each."""
+    most = max(dim // _GROUP, 1)
+    return math.gcd(dim, GROUPS, 1 << (most.bit_length() - 1))
 
 
 def _places(patches: int, strides: list[Pair]) -> list[int]:

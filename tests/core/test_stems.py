@@ -103,7 +103,7 @@ def _stages(ours: Any) -> tuple[list[Any], list[int]]:
         (4, 4): ([2, 2], [6, 12]),
         (4, 2): ([2, (2, 1)], [6, 12]),
         (2, 4): ([2, (1, 2)], [6, 12]),
-        (2, 8): ([2, (1, 2), (1, 2)], [3, 6, 12]),
+        (2, 8): ([2, (1, 2), (1, 2)], [4, 6, 12]),
     }[ours.patch_shape]
 
 
@@ -116,7 +116,7 @@ def _hybrid(torch: ModuleType, ours: Any) -> Any:
 
     def layer(before: int, after: int, kernel: int, stride: Any = 1) -> Any:
         conv = Standardized(before, after, kernel, stride, kernel // 2, bias=False)
-        return conv, torch.nn.GroupNorm(math.gcd(after, 32), after)
+        return conv, torch.nn.GroupNorm(1 if after == 4 else math.gcd(after, 32), after)
 
     def pair(conv: Any, norm: Any) -> Any:
         return torch.nn.ModuleDict({"conv": conv, "norm": norm})
@@ -253,6 +253,25 @@ def test_a_hybrid_has_timms_names() -> None:
     for n in (1, 2, 3):
         expected += [f"{block}.conv{n}.weight", f"{block}.norm{n}.weight", f"{block}.norm{n}.bias"]
     assert list(names) == [*expected, "proj.weight", "proj.bias"]
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 4, 6, 8, 12, 16, 32, 64])
+@pytest.mark.parametrize(("image", "patch"), [(2, 2), (4, 4), (16, 16), (32, 16), (8, (2, 8))])
+@pytest.mark.parametrize("kind", ["convolutions", "hybrid"])
+def test_tokens_depend_on_the_image_however_narrow_they_are(
+    kind: str, image: Any, patch: Any, dim: int, rng: np.random.Generator
+) -> None:
+    ours = stem(kind, image, patch, dim).to("float64")
+    images = rng.standard_normal((8, 3, image, image))
+    for parameter in ours.parameters():
+        parameter.data += 0.1 * rng.standard_normal(parameter.shape)
+    tokens = ours(Tensor(images)).data
+    assert tokens.std(0).max() > 0.01 * np.abs(tokens).max()
+
+
+@pytest.mark.parametrize("dim", [24, 48, 96, 192, 384])
+def test_groups_are_as_many_as_divide_the_widths_that_are_trained(dim: int) -> None:
+    assert nn.GroupNorm(dim).num_groups == math.gcd(dim, 32)
 
 
 @pytest.mark.parametrize(
