@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import numbers
 from typing import Any, NamedTuple, Self
 
 import numpy
@@ -36,8 +37,8 @@ class Locality:
     `shift` patches, if given, so that blocks can take turns (Liu et al. 2021, section 3.2; what is
     left at the edges makes smaller windows). "neighbourhood": the `size` x `size` patches around
     each; at an edge the square is moved inwards, so that all have as many (Hassani et al. 2023,
-    section 3.1). Raises ValueError for an unknown kind, a square larger than the grid, a
-    neighbourhood without a middle, and a shift that is none.
+    section 3.1). Raises ValueError for sizes that are no whole numbers, an unknown kind, a square
+    larger than the grid, a neighbourhood without a middle, and a shift that is none.
     """
 
     grid: tuple[int, int]
@@ -46,6 +47,13 @@ class Locality:
     shift: int = 0
 
     def __post_init__(self) -> None:
+        grid = self.grid if isinstance(self.grid, tuple) else ()
+        sizes = *grid, self.size, self.shift
+        if len(grid) != 2 or not all(isinstance(each, numbers.Integral) for each in sizes):
+            raise ValueError(
+                "[Locality] expected a grid (rows, columns), a size and a shift of whole numbers, "
+                f"got {self.grid}, {self.size} and {self.shift}"
+            )
         check_positive("Locality", rows=self.grid[0], columns=self.grid[1], size=self.size)
         if self.kind not in _RUNS:
             raise ValueError(f"[Locality] unknown kind {self.kind!r}; {suggest(self.kind, _RUNS)}")

@@ -156,7 +156,7 @@ class RelativeBias(AttentionPositions):
 
 
 class Rotary(AttentionPositions):
-    """Rotary positions in two dimensions (Su et al. 2021; Heo et al. 2024, section 3.2, "axial").
+    """Rotary positions in two dimensions (Su et al. 2021; Heo et al. 2024, "axial").
 
     Pairs of a head's channels are turned by place times frequency: the first half of the pairs by
     the column, the second by the row, with frequencies temperature^(-i / (K/4)), i below K/4, for a
@@ -201,7 +201,7 @@ class Constant:
         return self._found[key]
 
 
-@functools.cache  # all layers share them
+@functools.lru_cache(16)  # all layers share them
 def _turns(grid: Pair, head_dim: int, temperature: float, heads: int = 1) -> Constant:
     """Complex numbers of length 1, (P, K/2) of a head, side by side for so many heads."""
     count = wave_count("Rotary", "a head width", head_dim)

@@ -17,8 +17,8 @@ def group_norm(
     group, and the variance is the population's. Channels are last in memory, as `conv2d` leaves
     them.
     """
-    b, c, *sides = x.shape
-    if num_groups < 1 or c % num_groups or not weight.shape == bias.shape == (c,):
+    b, c, *sides = x.shape if x.ndim > 1 else (0, 0)
+    if num_groups < 1 or not c or c % num_groups or not weight.shape == bias.shape == (c,):
         raise ValueError(
             f"[group_norm] expected inputs (B, C, ...) whose C is a multiple of {num_groups} "
             f"groups, and a weight and a bias (C,), got {x.shape}, {weight.shape} and {bias.shape}"

@@ -90,7 +90,7 @@ def relative_bias(table: Array, /, grid: tuple[int, int], in_front: int = 0) -> 
     return y, pullback
 
 
-@functools.cache
+@functools.lru_cache(16)  # (N, N) each: all layers of a few models share them
 def relative_index(xp: Any, grid: tuple[int, int], in_front: int = 0) -> Array:
     """The table's row for each pair of tokens (N, N); `xp` is the array library."""
     dy, dx = (xp.arange(side)[:, None] - xp.arange(side) + side - 1 for side in grid)

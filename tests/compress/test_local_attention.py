@@ -166,11 +166,15 @@ def test_dropout_is_drawn_in_training_only_and_repeatable(rng: np.random.Generat
         ({"size": 3, "kind": "windows"}, r"unknown kind 'windows'"),
         ({"size": 3, "shift": 1}, r"expected a shift from 0"),
         ({"size": 2, "kind": "window", "shift": 2}, r"expected a shift from 0"),
+        ({"size": 3.0}, r"of whole numbers, got \(4, 6\), 3.0 and 0"),
+        ({"size": 2, "kind": "window", "shift": 0.5}, r"of whole numbers, got .* 2 and 0.5"),
+        ({"size": 3, "grid": (4,)}, r"expected a grid \(rows, columns\).*got \(4,\)"),
+        ({"size": 3, "grid": 4}, r"expected a grid \(rows, columns\).*got 4"),
     ],
 )
 def test_squares_that_cannot_be_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Locality((4, 6), **fields)
+        Locality(**{"grid": (4, 6), **fields})
 
 
 def test_fewer_tokens_than_patches_are_refused(rng: np.random.Generator) -> None:

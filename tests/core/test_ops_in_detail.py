@@ -272,6 +272,7 @@ IMAGE = np.zeros((1, 3, 6, 6))
         (lambda: ops.mse(X, np.zeros(3)), r"shape \(2, 3\), got \(3,\)"),
         (lambda: ops.mse(X, 0.0), r"shape \(2, 3\), got \(\)"),
         (lambda: ops.mse(X[:0], X[:0]), "at least one value"),
+        (lambda: ops.group_norm(X[0], X[0], X[0], 1), r"expected inputs \(B, C, ...\).*\(3,\)"),
     ],
 )
 def test_a_wrong_argument_is_named(call: Any, message: str) -> None:
