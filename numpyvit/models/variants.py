@@ -18,7 +18,8 @@ from numpyvit.nn import init
 
 # Ti and S: Touvron et al. 2021 (DeiT), table 1. B, L and H: Dosovitskiy et al. 2021, table 1.
 # M: Touvron et al. 2022 (DeiT III), table 2. So400m: Alabdulmohsin et al. 2023. g and G: Zhai et
-# al. 2022, table 2; DINOv2's giant has a width of its own: Oquab et al. 2024, table 16.
+# al. 2022, table 2; DINOv2's giant has a width of its own: Oquab et al. 2024, the table
+# of architectures.
 SIZES: dict[str, ViTConfig] = {
     "tiny": ViTConfig(embed_dim=192, num_heads=3),
     "small": ViTConfig(embed_dim=384, num_heads=6),

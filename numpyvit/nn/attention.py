@@ -19,7 +19,7 @@ class Attention(Module):
 
     `qkv.weight` (3*dim, dim) holds the rows of all query heads, then of all key heads, then of all
     value heads; `proj` mixes the heads' outputs. With `qk_norm`, a kind of norm, the queries and
-    keys of every head are normalised (Dehghani et al. 2023, section 2.1), each in a head's width.
+    keys of every head are normalised (Dehghani et al. 2023, ViT-22B), each in a head's width.
     `positions` tells it where tokens lie; timm's name for it is `rel_pos`.
     """
 
