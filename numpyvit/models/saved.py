@@ -88,8 +88,10 @@ def save_model(
 ) -> None:
     """Write `model` to `path`, all or nothing; `record` and `arrays` are kept beside it.
 
-    `preprocessing` as `SavedModel` describes it.
+    `preprocessing` as `SavedModel` describes it. Raises ValueError for a model that is not the one
+    its configuration describes, which is all that `load_model` could make of the file.
     """
+    _check_described(model)
     description = {
         "model": name,
         "family": family_of(model.config),
@@ -130,6 +132,26 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
         model.empty_as("float64")
     model.load_state_dict(weights, assign=True)
     return SavedModel(name, model, labelling, archive, preprocessing)
+
+
+def _check_described(model: ImageModel) -> None:
+    """ValueError where modules or sizes are not those of the configuration's model."""
+    with init.undrawn():
+        expected = _parts(build_model(model.config))
+    found = _parts(model)
+    for name in {**expected, **found}:
+        if (got := found.get(name, "nothing")) != (wanted := expected.get(name, "nothing")):
+            raise ValueError(
+                f"[save_model] expected the model that its configuration describes, with {wanted} "
+                f"as {name or 'the whole'}, got {got}; save the model that it was made from, or "
+                "the arrays of its state_dict()"
+            )
+
+
+def _parts(model: ImageModel) -> dict[str, object]:
+    """All modules' classes and all arrays' shapes by name."""
+    modules = {name: type(module).__name__ for name, module in model.named_modules()}
+    return modules | {name: array.shape for name, array in model.state_dict().items()}
 
 
 def _check_blocks(config: ModelConfig, weights: Iterable[str]) -> None:

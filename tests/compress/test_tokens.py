@@ -269,7 +269,7 @@ def test_what_cannot_be_shortened_is_refused(make: Any, message: str) -> None:
 SHORTENED = [lambda model: merge_tokens(model, 2), lambda model: prune_tokens(model, 0.5)]
 
 
-@pytest.mark.parametrize("again", [*SHORTENED, lambda model: attend_locally(model, 2)])
+@pytest.mark.parametrize("again", [*SHORTENED, lambda model: attend_locally(model, 3)])
 @pytest.mark.parametrize("shorten", SHORTENED)
 def test_a_shortened_model_is_not_shortened_again(shorten: Any, again: Any) -> None:
     with pytest.raises(ValueError, match="that keeps all its tokens, got ShortenedTransformer"):
@@ -280,7 +280,7 @@ def test_a_shortened_model_is_not_shortened_again(shorten: Any, again: Any) -> N
     "change",
     [
         *SHORTENED,
-        lambda model: attend_locally(model, 2),
+        lambda model: attend_locally(model, 3),
         lambda model: prune_heads(model, {0: [0]}),
         lambda model: head_importance(model, images_of(1), np.zeros(1, int)),
     ],
