@@ -23,6 +23,7 @@ from numpyvit.explain import (
     explain,
     map_caption,
     options_note,
+    without_padding,
 )
 from numpyvit.models import replacing
 from numpyvit.train import class_probabilities
@@ -93,6 +94,7 @@ def _draw(
     shown: Any = photo.shown
     options, depth = plan.options, plan.opened.model.config.depth
     target = options.target if isinstance(options.target, int) else None
+    maps = {name: without_padding(values, plan.opened.model) for name, values in maps.items()}
     title = map_caption(photo.path, chances, plan.opened.class_names, target, plan.methods)
     note = options_note(plan.methods, options, depth, plan.mass)
     if plan.methods == ["heads"]:

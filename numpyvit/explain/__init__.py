@@ -16,6 +16,7 @@ from numpyvit.explain.attention import (
     class_attention,
     fuse_heads,
     resize_attention,
+    without_padding,
 )
 from numpyvit.explain.rollout import gradient_rollout, rollout
 from numpyvit.explain.relevance import gradcam, relevance, token_gradcam
@@ -105,4 +106,5 @@ __all__ = [
     "rollout",
     "token_gradcam",
     "tokens_read",
+    "without_padding",
 ]

@@ -65,3 +65,15 @@ def attention_mass(attention: Floats, share: float = 0.6) -> NDArray[np.bool_]:
 def resize_attention(attention: Floats, size: int | tuple[int, int]) -> Floats:
     """Maps (..., rows, columns) spread bilinearly over an image of `size` pixels, same dtype."""
     return resize_images(attention, (size, size) if isinstance(size, int) else size)
+
+
+def without_padding(maps: Floats, model: ImageModel) -> Floats:
+    """Maps (..., rows, columns) of a model that fills images up, over the image alone: (..., H, W).
+
+    Spread over all that the patches see, then cut. Maps of other models stay as they are.
+    """
+    below, right = model.patch_embed.missing
+    if not (below or right):
+        return maps
+    height, width = model.config.image_shape
+    return resize_attention(maps, (height + below, width + right))[..., :height, :width]

@@ -128,6 +128,8 @@ def explain(
 ) -> Floats:
     """A map for each image by one of METHODS: images (B, C, H, W) -> (B, rows, columns).
 
+    Of a model with `pad` some patches see zeros too: `without_padding` cuts the map to the image.
+
     `images` as the model takes them, of its dtype. The model computes in evaluation mode, and its
     parameters' gradients are left alone. Raises ValueError for an unknown method or option, and for
     one that is not among the model's `possible_methods`.

@@ -22,6 +22,7 @@ from numpyvit.explain import (
     fuse_heads,
     possible_methods,
     prediction_titles,
+    without_padding,
 )
 from numpyvit.models import ImageModel, predict
 from numpyvit.nn import use_generator
@@ -86,7 +87,7 @@ def _draw_samples(trainer: Trainer, path: Path) -> None:
     draw_samples(
         numpy.concatenate(batches)[:SAMPLES],
         numpy.concatenate(labels)[:SAMPLES],
-        trainer.train_data.class_names,
+        trainer.labelling.class_names,
         path,
         mean=trainer.recipe.mean,
         std=trainer.recipe.std,
@@ -119,7 +120,7 @@ def _draw_attention(trainer: Trainer, path: Path) -> None:
         name = f"What speaks for the predicted class ({method})"
     draw_overlays(
         images,
-        maps,
+        without_padding(maps, trainer.model),
         prediction_titles(data.labels[chosen], chances, data.class_names),
         path,
         heading=f"{name}: the brighter, the more",
@@ -137,7 +138,14 @@ def _draw_reconstructions(trainer: Trainer, path: Path) -> None:
     with evaluating(model), no_grad(), use_generator(numpy.random.default_rng(0)):
         out = masked(batch)
         made = masked.reconstruct(batch, out.prediction)
-    told = "; each drawn patch has the brightness and contrast of the true one"
+        without = masked.reconstruct(batch, Tensor(numpy.zeros_like(out.prediction.data)))
+    loss = f"{trainer.folder.rows()[-1]['val_loss']:.3f}"
+    title = f"Images, {model.config.mask_ratio:.0%} of each hidden; validation loss {loss}"
+    if model.config.norm_pix:
+        title += (
+            ", and 1 without any learning: each drawn patch is given the true one's brightness and "
+            "contrast, and 'without the model' has the brightness alone"
+        )
     draw_reconstruction(
         images,
         made.data,
@@ -145,8 +153,8 @@ def _draw_reconstructions(trainer: Trainer, path: Path) -> None:
         path,
         mean=recipe.mean,
         std=recipe.std,
-        title=f"Images, {model.config.mask_ratio:.0%} of each hidden"
-        + (told if model.config.norm_pix else ""),
+        title=title,
+        without=without.data if model.config.norm_pix else None,
     )
 
 
