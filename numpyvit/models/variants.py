@@ -121,13 +121,11 @@ VARIANTS: dict[str, Any] = {
     "vit_small_patch14_dinov2": _sized("small", 14, **DINOV2),
     "vit_base_patch14_dinov2": _sized("base", 14, **DINOV2),
     "vit_large_patch14_dinov2": _sized("large", 14, **DINOV2),
-    "vit_giant_patch14_dinov2": _sized("giant", 14, **DINOV2, **DINOV2_GIANT, activation="silu"),
+    "vit_giant_patch14_dinov2": _sized("giant", 14, **DINOV2, **DINOV2_GIANT),
     "vit_small_patch14_reg4_dinov2": _sized("small", 14, **DINOV2, **REGISTERS),
     "vit_base_patch14_reg4_dinov2": _sized("base", 14, **DINOV2, **REGISTERS),
     "vit_large_patch14_reg4_dinov2": _sized("large", 14, **DINOV2, **REGISTERS),
-    "vit_giant_patch14_reg4_dinov2": _sized(
-        "giant", 14, **DINOV2, **REGISTERS, **DINOV2_GIANT, activation="silu"
-    ),
+    "vit_giant_patch14_reg4_dinov2": _sized("giant", 14, **DINOV2, **REGISTERS, **DINOV2_GIANT),
     "vit_base_patch16_siglip_224": _sized("base", 16, **SIGLIP),
     "vit_base_patch16_siglip_384": _sized("base", 16, 384, **SIGLIP),
     "vit_large_patch16_siglip_256": _sized("large", 16, 256, **SIGLIP),

@@ -14,6 +14,7 @@ from numpyvit import functional
 from numpyvit.backend import suggest
 from numpyvit.nn.attention import Attention
 from numpyvit.nn.basic import check_positive
+from numpyvit.nn.positions import Constant
 from numpyvit.nn.randomness import current_generator
 from numpyvit.ops.local_attention import FORBIDDEN, Tile
 from numpyvit.tensor import Tensor
@@ -137,21 +138,22 @@ class LocalAttention(Attention):
             qkv = self.rel_pos.turn(qkv, 2 * self.num_heads)
             y = functional.local_attention(qkv, self.num_heads, grid, tiles, p, rng)
         else:
-            mask = self._mask(qkv, front)
+            mask = Tensor(_mask(self.locality, front).like(qkv))
             y = self._by_heads(qkv, mask if bias is None else bias + mask, maps, p, rng)
         return self.proj_drop(self.proj(y if keep is None else y[:, :keep]))
-
-    def _mask(self, like: Tensor, front: int) -> Tensor:
-        """What is added to the scores of all tokens, (N, N)."""
-        mask = numpy.zeros((like.shape[1],) * 2, like.dtype)
-        mask[front:, front:][~self.locality.allowed] = FORBIDDEN
-        return Tensor(mask).to(like.device)
 
     def extra_repr(self) -> str:
         """Heads, and who looks at whom."""
         rows, columns = self.locality.grid
         size, kind = self.locality.size, self.locality.kind
         return f"{super().extra_repr()}, {kind} {size}x{size} of {rows}x{columns}"
+
+
+@functools.lru_cache(4)  # blocks share them
+def _mask(locality: Locality, front: int) -> Constant:
+    """What is added to the scores of all tokens, `front` before the patches: (N, N)."""
+    mask = numpy.pad(numpy.where(locality.allowed, 0.0, FORBIDDEN), ((front, 0), (front, 0)))
+    return Constant(mask)
 
 
 def _windows(length: int, size: int, shift: int) -> list[_Run]:
