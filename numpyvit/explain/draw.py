@@ -52,8 +52,9 @@ def draw_samples(
 ) -> None:
     """A grid of images (B, C, H, W), each with the name of its class, as a PNG at `path`.
 
-    `labels` are classes (B,) or shares of them (B, classes), of which the largest two are named.
-    Floats are un-normalised with `mean` and `std`, uint8 is shown as it is.
+    `labels` are classes (B,) or shares of them (B, classes), of which the largest two are named;
+    without `class_names` none is. Floats are un-normalised with `mean` and `std`, uint8 is shown as
+    it is.
     """
     pixels = magnified(displayable(images, mean, std), 128)
     titles = class_titles(np.asarray(labels), class_names)
@@ -71,6 +72,8 @@ def draw_samples(
 
 def class_titles(labels: NDArray[np.generic], class_names: Sequence[str]) -> list[list[str]]:
     """The lines under each image, from classes (B,) or the two largest shares (B, classes)."""
+    if not class_names:
+        return [[] for _ in labels]
     if labels.ndim == 1:
         return [[class_names[label]] for label in labels]
     titles = []

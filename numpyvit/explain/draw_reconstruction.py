@@ -22,6 +22,7 @@ from numpyvit.explain.sheet import (
 
 _HIDDEN = 160  # the grey of hidden patches
 _TITLES = ("image", "what is visible", "reconstruction", "with what is visible")
+_WITHOUT = "without the model"
 
 
 def draw_reconstruction(
@@ -33,6 +34,7 @@ def draw_reconstruction(
     mean: Channels = 0.5,
     std: Channels = 0.5,
     title: str = "",
+    without: Array | None = None,
 ) -> None:
     """Each image beside what was visible of it and what was made of that, as a PNG at `path`.
 
@@ -40,8 +42,10 @@ def draw_reconstruction(
     gives; `mask` (B, rows, columns), or (B, N) of a square grid, is true where a patch was hidden.
     The last of the four is the reconstruction with the visible patches pasted in: as they have no
     part in the loss, a model may make anything of them. Floats are un-normalised with `mean` and
-    `std`, uint8 is shown as it is. The `title` is for what else there is to know: of a model with
-    `norm_pix`, for instance, that brightness and contrast of hidden patches are the image's own.
+    `std`, uint8 is shown as it is. `without` is what is known of the hidden patches before the
+    model has said anything, and is drawn as a fifth picture: with `norm_pix`, which takes mean and
+    contrast from the image itself, the reconstruction of a prediction of zeros. The `title` is for
+    what else there is to know.
     """
     true, made = (displayable(array, mean, std) for array in (images, reconstruction))
     check_count("draw_reconstruction", len(true), reconstructions=len(made), masks=len(mask))
@@ -53,13 +57,16 @@ def draw_reconstruction(
     hidden = _spread(to_numpy(mask).astype(bool), true.shape[1:3])
     seen = np.where(hidden, np.uint8(_HIDDEN), true)
     pasted = np.where(hidden, made, true)
-    columns = [magnified(pixels, 128) for pixels in (true, seen, made, pasted)]
+    named = dict(zip(_TITLES, (true, seen, made, pasted), strict=True))
+    if without is not None:
+        named[_WITHOUT] = np.where(hidden, displayable(without, mean, std), true)
+    columns = [magnified(pixels, 128) for pixels in named.values()]
     height, width = columns[0].shape[1:3]
     cell = (len(columns) * (width + 4) - 4, height)
     heading = title or f"Images of which {to_numpy(mask).mean():.0%} is hidden, reconstructed"
     sheet, places = grid(len(true), (cell[0], cell[1] + LINE), columns=2, heading=heading)
     for row, (left, top) in enumerate(places):
-        for number, (title, pixels) in enumerate(zip(_TITLES, columns, strict=True)):
+        for number, (title, pixels) in enumerate(zip(named, columns, strict=True)):
             x = left + number * (width + 4)
             if row < 2:
                 sheet.text(title, x + width / 2, top, align="center", width=width + GAP - 10)

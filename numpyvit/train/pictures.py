@@ -138,7 +138,7 @@ def _draw_reconstructions(trainer: Trainer, path: Path) -> None:
     with evaluating(model), no_grad(), use_generator(numpy.random.default_rng(0)):
         out = masked(batch)
         made = masked.reconstruct(batch, out.prediction)
-        without = masked.reconstruct(batch, Tensor(numpy.zeros_like(out.prediction.data)))
+        without = masked.reconstruct(batch, out.prediction * 0)
     loss = f"{trainer.folder.rows()[-1]['val_loss']:.3f}"
     title = f"Images, {model.config.mask_ratio:.0%} of each hidden; validation loss {loss}"
     if model.config.norm_pix:

@@ -75,3 +75,14 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"a grid of patches that fit \(12, 12\), got"):
             draw_reconstruction(images, images, np.ones((2, *grid), bool), path)
     assert not path.exists()
+
+
+def test_what_is_known_without_the_model_is_drawn_beside_it(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    images, made, known = rng.integers(1, 255, (3, 1, 3, 128, 128), np.uint8)
+    mask = np.arange(16)[None] >= 4  # the first row of patches is visible
+    draw_reconstruction(images, made, mask, tmp_path / "a.png", without=known)
+    expected = known[0].copy()
+    expected[:, :32] = images[0][:, :32]
+    assert has(pixels(tmp_path / "a.png"), expected.transpose(1, 2, 0))
