@@ -69,6 +69,22 @@ def test_numbers_of_numpy_become_those_that_json_can_hold_in_every_family():
         assert config_from_dict(family_of(config), again) == config
 
 
+@pytest.mark.parametrize(
+    ("name", "class_token", "blocks"),
+    [
+        ("vit_cifar_patch4_32", True, 4),
+        ("swin_cifar_patch2_32", False, 6),
+        ("mae_vit_cifar_patch4_32", True, 4 + 2),
+    ],
+)
+def test_every_configuration_answers_what_other_layers_ask(name, class_token, blocks):
+    config = VARIANTS[name]
+    assert (config.stem, config.mlp, config.distillation_head) == ("patches", "mlp", False)
+    assert (config.class_token, config.num_prefix_tokens) == (class_token, int(class_token))
+    assert config.pooling in CHOICES["pooling"]
+    assert config.num_blocks == blocks
+
+
 def test_a_model_for_other_classes_has_a_head_for_them():
     for name in ("vit_cifar_patch4_32", "swin_cifar_patch2_32"):
         config = VARIANTS[name].for_classes(7, drop_path=0.1)
