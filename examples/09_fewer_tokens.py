@@ -34,6 +34,8 @@ def main() -> None:
         probabilities /= probabilities.sum()
         best = probabilities.argmax()
         print(f"{name:12} {saved.labelling.class_names[best]} {probabilities[best]:.1%}")
+    if chosen.photo is None:
+        print("(none of its classes is a person: compare the answers, not how sure they are)")
     same = np.array_equal(merge_tokens(model, 0)(image).numpy()[0], plain)
     print(f"merging nothing gives the model's own bits: {same}")
 

@@ -13,7 +13,8 @@ from numpyvit.models import INITIALIZATIONS, components, config
 from numpyvit.nn import Module, Parameter
 from numpyvit.optim import AdamW
 
-STEPS, BATCH = 60, 64
+STEPS, BATCH = 100, 32
+SMOOTH = 20  # steps that are averaged: one batch's loss jumps
 
 
 class PowerMeanPool(Module):
@@ -32,8 +33,7 @@ class PowerMeanPool(Module):
         return (mean_power.log() / self.p).exp()
 
 
-# The row, and the name that configurations know. In the package: one line each in
-# numpyvit/models/components.py and numpyvit/models/config.py.
+# In the package these are a line each in models/components.py and models/config.py.
 components.POOLINGS["power"] = lambda sizes, rng: PowerMeanPool(sizes.num_prefix_tokens)
 config.CHOICES["pooling"] += ("power",)
 
@@ -47,22 +47,23 @@ def main() -> None:
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
+    images, labels = make_shapes(STEPS * BATCH)
+    pixels = images.astype(np.float32) / 127.5 - 1
     for pooling in ("token", "avg", "power"):
-        losses = train(pooling)
-        axes.plot(losses, label=f'pooling="{pooling}"')
+        losses = np.convolve(train(pooling, pixels, labels), np.ones(SMOOTH) / SMOOTH, "valid")
+        axes.plot(np.arange(SMOOTH, STEPS + 1), losses, label=f'pooling="{pooling}"')
         print(f"{pooling:>6}: loss {losses[0]:.2f} -> {losses[-1]:.2f}")
-    axes.set(title="the first steps on shapes", xlabel="step", ylabel="loss of a batch")
+    axes.set(title=f"shapes: loss, mean of {SMOOTH} steps", xlabel="step")
     axes.legend(frameon=False)
     figure.savefig(chosen.picture)
     print(f"saved {chosen.picture}")
 
 
-def train(pooling: str) -> list[float]:
+def train(pooling: str, pixels: np.ndarray, labels: np.ndarray) -> list[float]:
     """The losses of the first steps of a small ViT with this pooling."""
-    model = create_model("vit_cifar_patch4_32", patch_size=8, dropout=0.0, pooling=pooling)
+    sizes = {"patch_size": 8, "depth": 2, "dropout": 0.0}
+    model = create_model("vit_cifar_patch4_32", pooling=pooling, **sizes)
     INITIALIZATIONS["structured"](model, np.random.default_rng(0))
-    images, labels = make_shapes(STEPS * BATCH)
-    pixels = images.astype(np.float32) / 127.5 - 1
     optimizer, losses = AdamW(model.parameters(), lr=2e-3), []
     for start in range(0, len(pixels), BATCH):
         part = slice(start, start + BATCH)
