@@ -21,6 +21,7 @@ from numpyvit.data.catalogue import NAMES
 from numpyvit.models import VARIANTS, ImageModel
 from numpyvit.train import (
     HEAD,
+    Distillation,
     RunConfig,
     RunFolder,
     Teaching,
@@ -136,7 +137,9 @@ def _taught(config: RunConfig, folder: RunFolder, workers: int | None) -> RunCon
     settings = dataclasses.replace(config, model=teaching.weights, model_settings={}, teaching=None)
     if not own.config_file.exists():
         own.create(settings)
+    note(f"\nfirst the teacher, {teaching.weights}, as the student will be trained")
     _fit(_prepared(settings, own, workers))
+    note("\nnow the student")
     path = own.last.resolve()
     weights, sha256 = folder.relative(path), fingerprint(path)
     teaching = dataclasses.replace(teaching, weights=weights, sha256=sha256)
@@ -256,7 +259,7 @@ def _plan(trainer: Trainer) -> str:
         [
             ("model", f"{config.model}, {trainer.model.num_parameters():,} parameters"),
             *_plan_of_tuning(trainer),
-            *_plan_of_teaching(config),
+            *_plan_of_teaching(trainer),
             (
                 "data",
                 f"{config.data}: {len(trainer.train_data):,} training images, "
@@ -295,14 +298,18 @@ def _plan_of_tuning(trainer: Trainer) -> list[tuple[str, str]]:
     ]
 
 
-def _plan_of_teaching(config: RunConfig) -> list[tuple[str, str]]:
+def _plan_of_teaching(trainer: Trainer) -> list[tuple[str, str]]:
     """Who teaches, and how; nothing without a teacher."""
-    teaching = config.teaching
+    teaching, objective, sees = trainer.config.teaching, trainer.objective, ""
     if teaching is None:
         return []
+    if isinstance(objective, Distillation):  # not of a finished run
+        size = objective.teacher(trainer.model).model.config.image_shape
+        if size != trainer.model.config.image_shape:
+            sees = "; sees pictures resized to {} x {}".format(*size)
     softness = f" at temperature {teaching.temperature:g}" if teaching.kind == "soft" else ""
     how = f"{teaching.kind}{softness}, {teaching.share:.0%} of the loss"
-    return [("teacher", f"{teaching.weights} ({how})")]
+    return [("teacher", f"{teaching.weights} ({how}{sees})")]
 
 
 def _summary(trainer: Trainer, rows: list[Row], pictures: list[Path]) -> str:

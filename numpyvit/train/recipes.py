@@ -99,6 +99,8 @@ class Recipe:
                     self._fail(f"{field.name} {sign} {bound}", value)
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
             self._fail("mean and std of one length, std above 0", f"{self.mean}, {self.std}")
+        if self.repeats > 1 and self.repeats >= self.batch_size:
+            self._fail(f"repeats below the batch_size of {self.batch_size}", self.repeats)
         for name, known in (("schedule", SCHEDULES), ("initialization", INITIALIZATIONS)):
             value = getattr(self, name)
             if value not in known:

@@ -43,8 +43,13 @@ def test_a_named_teacher_is_trained_first_and_a_stopped_one_goes_on(
 ):
     words = (*trained.options, "--teacher", tiny_variant, *DISTILLED, "--workers", 1)
     whole = tmp_path / "whole"
-    assert command(*words, "--out", whole).status == 0
+    result = command(*words, "--out", whole)
+    assert result.status == 0, result.err
     assert rows_of(whole / "teacher") == rows_of(run_folder)
+    lines = result.err.splitlines()
+    first = lines.index(f"first the teacher, {tiny_variant}, as the student will be trained")
+    folders = [number for number, line in enumerate(lines) if line.startswith("folder")]
+    assert first < folders[0] < lines.index("now the student") < folders[1]
 
     def interrupted(bar, row):
         os.kill(os.getpid(), signal.SIGINT)
@@ -142,3 +147,12 @@ def test_resuming_says_where_the_teacher_lies_now(command, apart, tmp_path):
 def test_resuming_takes_no_teacher_for_a_run_without(command, run_folder):
     words = ("--resume", run_folder, "--teacher", run_folder)
     assert "expected no --teacher with --resume" in command("train", *words).mistake(status=2)
+
+
+def test_the_plan_says_what_a_teacher_of_other_pictures_sees(
+    command, trained, run_folder, tmp_path
+):
+    words = ("--teacher", run_folder, "--image-size", 32, "--epochs", 1)
+    result = command(*trained.options, *words, "--out", tmp_path / "student")
+    assert result.status == 0, result.err
+    assert "% of the loss; sees pictures resized to 16 x 16)" in result.err

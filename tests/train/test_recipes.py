@@ -153,6 +153,7 @@ def test_unknown_names_are_refused_with_the_nearest_one(make, message):
         ("randaugment_ops", 1.5),
         ("repeats", 0),
         ("repeats", 1.5),
+        ("repeats", Recipe().batch_size),
         ("beta2", 1.0),
         ("beta2", -0.1),
         ("std", (0.2, 0.0, 0.2)),
