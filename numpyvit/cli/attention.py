@@ -182,10 +182,9 @@ def run(args: argparse.Namespace) -> int:
         args.methods = possible_methods(opened.model)[:1]
         _check_options(args)
     plan = _plan(args, opened)
-    folder = output.writable_folder(args.out)
-    names = output.Names(folder, files)
-    settings = _settings_in_names(args, range(opened.model.config.depth))
-    with Progress(len(files), "pictures") as progress:
+    settings, folder = _settings_in_names(args, range(opened.model.config.depth)), Path(args.out)
+    with output.undone_on_failure(folder), Progress(len(files), "pictures") as progress:
+        names = output.Names(output.writable_folder(folder), files)
         finish = Finish(can_draw, args.save_arrays, progress.print)
         reader = Reader(opened.preprocessing, progress, with_shown=True)
         if args.methods[0] in ("distance", *WITHOUT_PICTURES):

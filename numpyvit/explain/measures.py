@@ -128,6 +128,11 @@ def model_positions(model: ImageModel) -> PositionMaps:
         return PositionMaps(position_similarity(added, first, config.grid))
     layers = [m for _, m in model.named_modules() if isinstance(m, AttentionPositions)]
     found = [to_numpy(each) for layer in layers if (each := layer.likeness()) is not None]
+    if not found and not model.attends_globally:
+        raise ValueError(
+            "[model_positions] expected a model with positions in the whole picture, got one that "
+            "has them inside its windows alone, which are not drawn"
+        )
     if not found:
         raise ValueError(
             "[model_positions] expected a model that knows where its patches are, got one without "

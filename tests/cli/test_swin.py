@@ -64,6 +64,7 @@ def test_its_map_is_gradcam(command, swin_run, red_picture, methods):
 def test_maps_of_attention_are_refused_with_what_to_do(command, swin_run, red_picture, method):
     options = ("--out", "maps", "--method", method)
     message = command("attention", red_picture, "--weights", swin_run, *options).mistake()
+    assert not Path("maps").exists()
     assert "not between all tokens of the image; take the method gradcam" in message
 
 
@@ -133,3 +134,9 @@ def test_a_swin_is_fine_tuned(command, pictures, tune):
     assert done.status == 0, done
     assert "attention.png" in done.out
     assert command("evaluate", "run").status == 0
+
+
+def test_positions_inside_windows_are_said_not_to_be_drawn(command, swin_run):
+    words = ("attention", "--weights", swin_run, "--method", "positions", "--out", "new")
+    assert "inside its windows alone, which are not drawn" in command(*words).mistake()
+    assert not Path("new").exists()
