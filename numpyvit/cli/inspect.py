@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import Any
 
 from numpyvit.cli import errors, opening, output, parsing
 from numpyvit.cli.classes import wordnet_ids
 from numpyvit.cli.opening import Opened
-from numpyvit.models import ViTConfig, count_multiply_adds
+from numpyvit.models import VARIANTS, ViTConfig, count_multiply_adds
 
 ABOUT = f"""\
 What a file of weights holds: its form, the model in it, how pictures are to be
@@ -31,6 +32,9 @@ READ = {
     "score": "a mean of the patches, weighted by learned scores",
     "map": "what a learned query attends to",
 }
+
+# What a name does not say: it depends on the training and its data.
+UNTOLD = ("num_classes", "dropout", "attention_dropout", "drop_path")
 
 
 def add_parser(commands: parsing.Commands) -> None:
@@ -67,7 +71,7 @@ def _facts(opened: Opened) -> list[tuple[str, str]]:
     cost = f"{output.multiply_adds(count_multiply_adds(config))} multiply-adds a picture"
     facts = [
         ("file", str(opened.path)),
-        ("model", f"{opened.name}, {opened.model.num_parameters():,} parameters, {cost}"),
+        ("model", f"{_name(opened)}, {opened.model.num_parameters():,} parameters, {cost}"),
         ("architecture", _architecture(config)),
     ]
     own = _own_facts(opened) if opened.record else []
@@ -75,6 +79,25 @@ def _facts(opened: Opened) -> list[tuple[str, str]]:
         known = {name for name, _ in facts}
         facts += [fact for fact in group if fact[0] not in known]
     return facts
+
+
+def _name(opened: Opened) -> str:
+    """The model's name, with what is otherwise in it than in the model of that name."""
+    config: Any = opened.model.config
+    named = VARIANTS.get(opened.name)
+    if opened.record.get("family") == "mae":
+        return f"the encoder of {opened.name}"
+    if not opened.record or type(named) is not type(config):
+        return opened.name
+    fields = (
+        field.name for field in dataclasses.fields(opened.model.config) if field.name not in UNTOLD
+    )
+    told = [
+        f"{name}={str(value).lower() if isinstance(value, bool) else value}"
+        for name in fields
+        if (value := getattr(config, name)) != getattr(named, name)
+    ]
+    return f"{opened.name} with {', '.join(told)}" if told else opened.name
 
 
 def _architecture(config: Any) -> str:
@@ -87,8 +110,8 @@ def _architecture(config: Any) -> str:
         f"{height} x {width} pixels in patches of {config.patch_size}, "
         f"{blocks}, {windows}width {config.embed_dim}, {output.by_stage(config.num_heads)} heads, "
         f"{'SwiGLU' if config.mlp == 'swiglu' else 'MLP'} of {config.mlp_dim} "
-        f"({config.activation}){_other_parts(config)}; the head reads {_read(config.pooling)}"
-    )
+        f"({config.activation}){_other_parts(config)}"
+    ) + (f"; the head reads {_read(config.pooling)}" if config.num_classes else "")
 
 
 def _read(pooling: str) -> str:

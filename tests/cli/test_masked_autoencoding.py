@@ -235,3 +235,9 @@ def test_a_run_that_knows_no_classes_cannot_teach(
     words = (*words, "--out", tmp_path / "out")
     assert "got one without a head; fine-tune it first" in command(*words).mistake()
     assert not (tmp_path / "out").exists()
+
+
+def test_inspect_says_that_what_is_opened_is_the_encoder(command: Command, folder: Path) -> None:
+    out = " ".join(command("inspect", folder).out.split())
+    assert f"model the encoder of {NAME}, " in out
+    assert "the head reads" not in out

@@ -104,3 +104,11 @@ def test_a_value_that_no_family_takes_is_refused():
     for text, meaning in (("depths=2.5", "whole numbers with commas"), ("depth=two", "a whole")):
         with pytest.raises(argparse.ArgumentTypeError, match=f"expected {meaning}"):
             setting(text)
+
+
+def test_inspect_names_what_was_set(command, tmp_path):
+    words = ("--epochs", 1, "--train-images", 64, "--set", "depth=1", "--set", "pad=true")
+    words = (*words, "--set", "patch_size=12", "--out", tmp_path / "run")
+    assert command("train", *words).status == 0
+    out = " ".join(command("inspect", tmp_path / "run").out.split())
+    assert "model vit_cifar_patch4_32 with patch_size=12, depth=1, pad=true, " in out
