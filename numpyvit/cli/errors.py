@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 
@@ -29,6 +30,12 @@ def report(message: str) -> None:
 
 def describe(error: BaseException) -> str:
     """What an exception has to say to a person."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f" {error.filename}" if error.filename else ""
+        return (
+            f"expected room for{where or ' a file'}, the disk is full; make some, then repeat "
+            + ("the command, of a run with train --resume FOLDER")
+        )
     if isinstance(error, OSError) and error.strerror:
         if not error.filename:
             return error.strerror

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -353,3 +354,9 @@ def test_a_reader_who_leaves_is_no_error(repository):
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 1
+
+
+def test_a_full_disk_is_said_with_what_to_do():
+    message = errors.describe(OSError(errno.ENOSPC, "No space left on device"))
+    assert "the disk is full; make some, then repeat" in message
+    assert "--resume" in message
