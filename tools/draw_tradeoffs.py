@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
 Row = dict[str, Any]
 
 COLOURS = ("#1f6fb2", "#d1602a", "#3a8f4d", "#8a5aa8")
-LABELS = ((0, 6), (-12, -3), (12, -8), (0, -11))  # where a series has them, in points
+LABELS = ((0, 6), (-16, -3), (12, -8), (0, -11))  # where a series has them, in points
 LOSSES = (0.01, 0.03, 0.06)  # of accuracy, for which the tables say what can be saved
 
 
@@ -45,7 +46,7 @@ def _untouched(rows: list[Row]) -> float:
 
 
 def _axes(axes: Axes, rows: list[Row], xlabel: str) -> None:
-    axes.axhline(_untouched(rows), color="0.6", linewidth=1, linestyle=":")
+    axes.axhline(_untouched(rows), color="0.6", linewidth=1, linestyle=":", label="untouched")
     axes.set(xlabel=xlabel, ylabel="accuracy on the test images")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.grid(color="0.92")
@@ -68,8 +69,10 @@ def _against_time(axes: Axes, rows: list[Row], series: dict[str, list[Row]], lab
                 color=colour,
                 ha="center",
             )
-    axes.plot(1, _untouched(rows), "k*", markersize=11, label="untouched")
+    axes.plot(1, _untouched(rows), "k*", markersize=11)
     _axes(axes, rows, "time, of the untouched model's")
+    axes.xaxis.set_major_locator(MultipleLocator(0.05))
+    axes.xaxis.set_major_formatter("{x:.2f}")
     axes.legend(fontsize=8)
 
 
@@ -77,8 +80,15 @@ def draw_attention(rows: list[Row]) -> Figure:
     """What local attention costs a model that was trained without, and when it saves time."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _against_time(left, rows, _of(rows, "attention"), "{:g}")
-    left.set_title("64 patches: the model trained with full attention", fontsize=10)
+    for (name, points), colour in zip(_of(rows, "attention").items(), COLOURS, strict=False):
+        slower = [row["time"] for row in points]
+        label = f"{name}: time x {min(slower):.2f} to {max(slower):.2f}"
+        x, y = ([row[key] for row in points] for key in ("setting", "accuracy"))
+        left.plot(x, y, "o-", color=colour, label=label)
+    _axes(left, rows, "patches along a side of a window or neighbourhood")
+    left.set_xticks(range(1, 8))
+    left.legend(fontsize=8)
+    left.set_title("8 x 8 patches: a model that was trained with full attention", fontsize=10)
     for (name, points), colour in zip(
         _of(rows, "growth").items(), (COLOURS[1], COLOURS[0]), strict=False
     ):
@@ -99,7 +109,7 @@ def draw_attention(rows: list[Row]) -> Figure:
 
 def draw_tokens(rows: list[Row]) -> Figure:
     """Accuracy against time with fewer tokens."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots()
     _against_time(axes, rows, _of(rows, "tokens"), "{:g}")
     axes.set_title(
@@ -160,12 +170,16 @@ def draw_weights(rows: list[Row]) -> Figure:
         [1, *(row["compressed_bytes"] / whole for row in points)],
         "o-",
         color=COLOURS[2],
-        label="compressed file, of the untouched model's",
+        label="compressed file",
     )
     right.plot(
         x, [row["time"] for row in points], "o-", color=COLOURS[3], label="time, dense products"
     )
-    right.set(xlabel="share of the weights that are zero", ylim=(0, 1.3))
+    right.set(
+        xlabel="share of the weights that are zero",
+        ylabel="of the untouched model's",
+        ylim=(0, 1.3),
+    )
     right.grid(color="0.92")
     right.legend(fontsize=8)
     return figure
@@ -188,7 +202,7 @@ def _savings(rows: list[Row]) -> str:
     base = _untouched(rows)
     lines = [
         "| technique | "
-        + " | ".join(f"at most {loss:.0%} of the images lost" for loss in LOSSES)
+        + " | ".join(f"at most {100 * loss:g} point{'s' * (loss > 0.01)} lost" for loss in LOSSES)
         + " |",
         "|---" * (1 + len(LOSSES)) + "|",
     ]
