@@ -58,7 +58,7 @@ def test_what_cannot_be_expressed_leaves_no_file(command, weights, tmp_path):
 def test_what_a_target_cannot_hold_is_refused_with_the_reason(command, run_folder, tmp_path):
     out = tmp_path / "new" / "out.npz"
     message = command("convert", run_folder, "--to", "torchvision", "--out", out).mistake()
-    assert "expected a model that torchvision can hold, got one with final_norm=False" in message
+    assert "expected a model that torchvision can hold, got one with final_norm=false" in message
     assert not out.parent.exists()
 
 

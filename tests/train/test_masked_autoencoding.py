@@ -233,4 +233,4 @@ def test_a_run_shows_what_the_model_makes_of_hidden_patches(
     assert_same_bits(drawn["mask"].reshape(len(images), -1), out.mask)
     assert drawn["mask"].shape == (pictures.EXAMPLES, 4, 4)
     assert drawn["mean"] == trainer.recipe.mean
-    assert "75% of each hidden; each drawn patch has the brightness" in drawn["title"]
+    assert "75% of each hidden; validation loss" in drawn["title"]

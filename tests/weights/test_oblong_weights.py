@@ -51,10 +51,11 @@ def test_other_stems_are_opened_at_another_size_but_not_for_other_patches(
     assert_same_bits(found.patch_embed.proj.weight, model.patch_embed.proj.weight)
     with pytest.raises(ValueError, match="expected patch_size=4, as the arrays in"):
         load_pretrained(path, patch_size=8)
-    with pytest.raises(ValueError, match=f"stem='{stem}'"):
-        convert(path, "torchvision", tmp_path / "out.safetensors")
-    convert(path, "timm", tmp_path / "out.safetensors")
-    again = load_pretrained(tmp_path / "out.safetensors").model
+    for target in ("torchvision", "timm"):
+        with pytest.raises(ValueError, match=f"stem='{stem}'"):
+            convert(path, target, tmp_path / "out.safetensors")
+    convert(path, "numpyvit", tmp_path / "out.npz")
+    again = load_pretrained(tmp_path / "out.npz").model
     assert again.config == model.config
     for name, array in model.state_dict().items():
         assert_same_bits(again.state_dict()[name], array)
